@@ -1,0 +1,177 @@
+"""From a study's CSV to its page and plot in `docs/results/`; needs nothing but the CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from benchmarks.accuracy.statistics import Difference, paired_difference
+from benchmarks.accuracy.study import Study
+
+NOTE = """Written by `python -m benchmarks.accuracy {name}` from [`{name}.csv`]({name}.csv); do not edit.
+
+Every arm is trained for the same number of epochs. Its learning rate is the best of at least three on the validation
+images at seed {seed}; weights, too, were chosen on validation, and the test images were used once. `±` is the standard
+deviation over seeds; a difference is the mean over paired seeds with its 95 % interval (Student's t), and counts only
+if the interval is above 0. With fewer than two seeds there is none. A test accuracy of one run has a standard error of
+about 0.6 points of its own.
+"""
+
+
+def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
+    """Write `NAME.csv`, `NAME.md` and `NAME.png`.
+
+    Args:
+        study: The study.
+        table: What `collect` gave.
+        folder: Where to write.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{study.name}.csv", index=False)
+    plot(study, table, folder / f"{study.name}.png")
+    parts = [
+        f"# {study.title}",
+        NOTE.format(name=study.name, seed=study.tuning_seed),
+        comparison(study, table),
+        f"![Test accuracy of every arm, dense and slim, one dot per seed]({study.name}.png)",
+        "## The arms\n\n" + "\n".join(f"- **{arm.name}**: {arm.meaning}" for arm in study.arms),
+        "## Learning rates\n\nValidation accuracy of the dense network at the tuning seed.\n\n" + tuning(study, table),
+        "## How it was run\n\n" + how(study, table),
+    ]
+    (folder / f"{study.name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def comparison(study: Study, table: pd.DataFrame) -> str:
+    """The main table: each arm's networks beside the long baseline and beside the network of the slim size.
+
+    Args:
+        study: The study.
+        table: What `collect` gave.
+    """
+    tuned = table[table["tuned"]]
+    controls = (study.arms[0].name, study.same_size)
+    control_scores = [_scores(tuned, name, "dense") for name in controls]
+    columns = ["arm", "network", "lr", "seeds", "validation", "test", "ops", "training ops"]
+    columns += [f"to {name}" for name in controls]
+    baseline = tuned[(tuned["arm"] == study.arms[0].name) & (tuned["network"] == "dense")]
+    lines: list[list[str]] = []
+    for arm in study.arms:
+        for network in ("dense", "slim"):
+            rows = tuned[(tuned["arm"] == arm.name) & (tuned["network"] == network)]
+            # A baseline's mask is drawn, but nothing has been redrawn: its "slim network" was never trained to be one.
+            if rows.empty or (network == "slim" and arm.name in controls):
+                continue
+            own = _scores(tuned, arm.name, network)
+            versus = [
+                "-" if arm.name == name and network == "dense" else _points(paired_difference(own, control))
+                for name, control in zip(controls, control_scores, strict=True)
+            ]
+            cost = rows["training_operations"].iloc[0] / baseline["training_operations"].iloc[0] if len(baseline) else 0
+            lines.append(
+                [
+                    arm.name,
+                    network,
+                    f"{rows['lr'].iloc[0]:g}",
+                    str(len(rows)),
+                    _spread(rows["val_acc"]),
+                    _spread(rows["test_acc"]),
+                    f"{rows['operations'].iloc[0] / 1e6:.1f} M",
+                    f"{cost:.2f} x" if cost else "-",
+                    *versus,
+                ]
+            )
+    return _markdown(columns, lines)
+
+
+def tuning(study: Study, table: pd.DataFrame) -> str:
+    """Every learning rate that was tried, the chosen ones in bold.
+
+    Args:
+        study: The study.
+        table: What `collect` gave.
+    """
+    tried = table[(table["seed"] == study.tuning_seed) & (table["network"] == "dense")]
+    rates = sorted(tried["lr"].unique())
+    lines = []
+    for arm in study.arms:
+        cells = [arm.name]
+        for rate in rates:
+            row = tried[(tried["arm"] == arm.name) & (tried["lr"] == rate)]
+            text = "-" if row.empty else f"{100 * row['val_acc'].iloc[0]:.1f}"
+            cells.append(f"**{text}**" if len(row) and row["tuned"].iloc[0] else text)
+        lines.append(cells)
+    return _markdown(["arm", *(f"{rate:g}" for rate in rates)], lines)
+
+
+def how(study: Study, table: pd.DataFrame) -> str:
+    """The overrides of every job, the versions and the time it took.
+
+    Args:
+        study: The study.
+        table: What `collect` gave.
+    """
+    jobs = table.drop_duplicates(["arm", "lr", "seed"])
+    versions = "; ".join(
+        f"{name} {', '.join(map(str, sorted(table[name].unique())))}"
+        for name in ("lightning_ke", "lightning", "torch", "python")
+    )
+    shown = [override for override in study.base if not override.startswith("datamodule.root=")]
+    return (
+        f"{len(jobs)} trainings, {jobs['seconds'].sum() / 3600:.1f} hours on one core each; {versions}. Every job:\n\n"
+        f"```text\nke-train {' '.join(shown)} datamodule.root=DIR\n```\n\nand for each arm:\n\n"
+        "```text\n" + "\n".join(f"{arm.name}: {' '.join(arm.overrides)}" for arm in study.arms) + "\n```"
+    )
+
+
+def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
+    """Test accuracy of every arm: a dot for each seed, a bar at the mean.
+
+    Args:
+        study: The study.
+        table: What `collect` gave.
+        path: The file.
+    """
+    tuned = table[table["tuned"]]
+    figure, axes = plt.subplots(figsize=(8, 0.55 * len(study.arms) + 1.2), layout="constrained")
+    for network, offset, colour in (("dense", -0.15, "#1f77b4"), ("slim", 0.15, "#d95f02")):
+        for position, arm in enumerate(study.arms):
+            if network == "slim" and arm.name in (study.arms[0].name, study.same_size):
+                continue
+            values = 100 * _scores(tuned, arm.name, network)
+            label = network if position == 2 else None
+            axes.scatter(values, [position + offset] * len(values), color=colour, s=18, label=label)
+            axes.plot([values.mean()] * 2, [position + offset - 0.12, position + offset + 0.12], color=colour, lw=2)
+    for name, style in ((study.arms[0].name, "--"), (study.same_size, ":")):
+        values = _scores(tuned, name, "dense")
+        if len(values):
+            axes.axvline(100 * values.mean(), color="grey", ls=style, lw=1, zorder=0, label=name)
+    axes.set_yticks(range(len(study.arms)), [arm.name for arm in study.arms])
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy, %")
+    axes.legend(loc="best", fontsize=8)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _scores(table: pd.DataFrame, arm: str, network: str) -> pd.Series[float]:
+    rows = table[(table["arm"] == arm) & (table["network"] == network)]
+    return rows.set_index("seed")["test_acc"]
+
+
+def _spread(values: pd.Series[float]) -> str:
+    spread = f" ± {100 * values.std():.1f}" if len(values) > 1 else ""
+    return f"{100 * values.mean():.1f}{spread}"
+
+
+def _points(difference: Difference | None) -> str:
+    if difference is None:
+        return "one seed"
+    text = f"{100 * difference.mean:+.1f} ± {100 * difference.half_width:.1f}"
+    return f"**{text}**" if difference.beats else text
+
+
+def _markdown(columns: list[str], lines: list[list[str]]) -> str:
+    rule = [":--", *["--:"] * (len(columns) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (columns, rule, *lines))

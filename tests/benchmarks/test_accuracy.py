@@ -1,0 +1,98 @@
+"""The accuracy benchmark: which job is next, what a difference is worth, and a tiny study from end to end."""
+
+import json
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from benchmarks.accuracy import page
+from benchmarks.accuracy.collecting import collect
+from benchmarks.accuracy.runner import run
+from benchmarks.accuracy.statistics import paired_difference
+from benchmarks.accuracy.study import Arm, Study
+from lightning_ke.app.train import config_dir
+
+LONG, SLIM, KE = (Arm(name, name, []) for name in ("long", "slim-scratch", "ke"))
+
+
+def study(**changes):
+    settings = {"arms": [LONG, SLIM], "rates": (0.1, 0.2, 0.4), "seeds": (0, 1)} | changes
+    return Study("trial", "Trial", same_size="slim-scratch", base=[], **settings)
+
+
+def names(jobs):
+    return [job.name for job in jobs]
+
+
+def test_learning_rates_come_first_one_rate_for_all_arms_after_the_other():
+    assert names(study().next_jobs({}))[:3] == ["long-lr0.1-s0", "slim-scratch-lr0.1-s0", "long-lr0.2-s0"]
+
+
+def test_other_seeds_follow_with_the_best_rate():
+    scores = {"long-lr0.1-s0": 0.1, "long-lr0.2-s0": 0.3, "long-lr0.4-s0": 0.2}
+    assert names(study(arms=[LONG]).next_jobs(scores)) == ["long-lr0.2-s1"]
+
+
+@pytest.mark.parametrize(("best", "beyond"), [(0.1, 0.05), (0.4, 0.8)])
+def test_a_best_rate_at_the_edge_is_not_believed(best, beyond):
+    scores = {f"long-lr{rate:g}-s0": 0.9 if rate == best else 0.1 for rate in (0.1, 0.2, 0.4)}
+    tried = study(arms=[LONG])
+    assert names(tried.next_jobs(scores)) == [f"long-lr{beyond:g}-s0"]
+    assert tried.chosen_rate(LONG, scores) is None
+    assert tried.chosen_rate(LONG, scores | {f"long-lr{beyond:g}-s0": 0.0}) == best
+
+
+def test_nothing_is_left_when_all_has_been_run():
+    scores = {f"long-lr{rate:g}-s0": score for rate, score in ((0.1, 0.1), (0.2, 0.3), (0.4, 0.2))}
+    assert names(study(arms=[LONG]).next_jobs(scores | {"long-lr0.2-s1": 0.3})) == []
+
+
+def test_difference_is_paired_and_has_students_interval():
+    ours = pd.Series({0: 0.5, 1: 0.6, 2: 0.7, 7: 0.0})
+    control = pd.Series({2: 0.6, 1: 0.58, 0: 0.47})
+    difference = paired_difference(ours, control)
+    interval = stats.ttest_rel([0.5, 0.6, 0.7], [0.47, 0.58, 0.6]).confidence_interval()
+    assert difference.seeds == 3
+    assert difference.mean - difference.half_width == pytest.approx(interval.low)
+    assert difference.mean + difference.half_width == pytest.approx(interval.high)
+    assert not difference.beats
+
+
+def test_one_seed_is_no_difference():
+    assert paired_difference(pd.Series({0: 0.5}), pd.Series({0: 0.1, 1: 0.2})) is None
+
+
+def test_clearly_better_beats():
+    assert paired_difference(pd.Series([0.5, 0.61, 0.7]), pd.Series([0.4, 0.5, 0.6])).beats
+
+
+@pytest.mark.slow
+def test_a_tiny_study_is_run_stopped_and_written(tmp_path):
+    tiny = [
+        "experiment=smoke",
+        f"--config-dir={config_dir()}",
+        "threads=1",
+        "trainer.enable_progress_bar=false",
+    ]
+    arms = [
+        Arm("long", "long", ["generations.count=1", "generations.epochs=2"]),
+        Arm("slim-scratch", "slim", ["generations.count=1", "generations.epochs=2", "backbone.width=0.125"]),
+        Arm("ke", "evolved", ["generations.count=2", "generations.epochs=1"]),
+    ]
+    trial = Study("trial", "Trial", arms, "slim-scratch", tiny, (0.001, 0.01, 0.1), (0, 1))
+    assert run(trial, tmp_path / "trial", seconds=0) == []
+    assert not list((tmp_path / "trial").glob("*/results.json"))
+    assert run(trial, tmp_path / "trial", seconds=3600) == []
+    table = collect(trial, tmp_path / "trial")
+    page.write(trial, table, tmp_path / "results")
+    tuned = table[table["tuned"] & (table["network"] == "dense")]
+    assert {(arm, seed) for arm, seed in zip(tuned["arm"], tuned["seed"], strict=True)} == {
+        (arm.name, seed) for arm in arms for seed in (0, 1)
+    }
+    assert (table["epochs"] == 2).all()
+    written = (tmp_path / "results" / "trial.md").read_text()
+    for _, row in tuned[tuned["seed"] == 0].iterrows():
+        result = json.loads((tmp_path / "trial" / f"{row['arm']}-lr{row['lr']:g}-s0" / "results.json").read_text())
+        assert row["test_acc"] == result["networks"]["dense"]["test_acc"]
+        assert f"| {row['arm']} | dense | {row['lr']:g} | 2 |" in written
