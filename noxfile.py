@@ -80,8 +80,16 @@ def tests(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def slow(session: nox.Session) -> None:
     """Run the slow tests."""
-    python = shared(session, "test")
+    python = shared(session, "test", "neighbours")
     run(session, python, "-m", "pytest", *PARALLEL, "-m", "slow", *session.posargs, OMP_NUM_THREADS="1")
+
+
+@nox.session(venv_backend="none")
+def compatibility(session: nox.Session) -> None:
+    """Write docs/compatibility.md from the tests that are marked for it."""
+    python = shared(session, "test", "neighbours")
+    options = ("-p", "tests.compatibility", "--write-compatibility", "docs/compatibility.md", "-m", "compat")
+    run(session, python, "-m", "pytest", *PARALLEL, *options, *session.posargs, OMP_NUM_THREADS="1")
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)

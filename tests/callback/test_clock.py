@@ -120,6 +120,9 @@ def test_records_tell_what_happened(tmp_path: Path) -> None:
     assert len((tmp_path / "ke_history.csv").read_text().splitlines()) == 4
 
 
+@pytest.mark.compat(
+    "Trainer options", "check_val_every_n_epoch", "works", note="a record says in which epoch it was scored"
+)
 def test_a_record_without_validation_in_its_last_epoch_holds_the_last_one_and_says_when(tmp_path: Path) -> None:
     callback = KnowledgeEvolution(epochs_per_generation=3, seed=0)
     evolve(tmp_path, callback, 6, check_val_every_n_epoch=2)
@@ -134,6 +137,7 @@ def test_an_earlier_history_file_is_kept(tmp_path: Path) -> None:
     assert len((tmp_path / "ke_history-2.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.compat("Callbacks", "EarlyStopping", "works", note="its counters start over with each generation")
 def test_early_stopping_starts_over_with_each_generation(tmp_path: Path) -> None:
     """A redraw makes the loss worse; the counters of the generation before would end the run at once."""
 
@@ -148,6 +152,7 @@ def test_early_stopping_starts_over_with_each_generation(tmp_path: Path) -> None
     assert stopper.counts == [0, 0, 1, 0, 0, 1]
 
 
+@pytest.mark.compat("Callbacks", "EarlyStopping", "works", note="its counters start over with each generation")
 def test_early_stopping_ends_the_run_and_the_record_says_so(tmp_path: Path) -> None:
     callback = KnowledgeEvolution(epochs_per_generation=4, seed=0)
     evolve(tmp_path, callback, 12, EarlyStopping("val_loss", patience=1, mode="max", min_delta=1e9))
@@ -156,6 +161,7 @@ def test_early_stopping_ends_the_run_and_the_record_says_so(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.compat("Trainer options", "max_steps", "works", note="a generation that it cuts short is recorded as such")
 def test_a_run_limited_by_steps_records_its_unfinished_generation(tmp_path: Path) -> None:
     callback = KnowledgeEvolution(epochs_per_generation=2, seed=0)
     evolve(tmp_path, callback, -1, max_steps=10)
@@ -171,6 +177,7 @@ def test_generations_end_a_run_that_has_no_other_end(tmp_path: Path) -> None:
     assert [record["epochs"] for record in callback.history] == [2, 2]
 
 
+@pytest.mark.compat("Trainer options", "fast_dev_run", "works", note="says that no generation ends")
 def test_fast_dev_run_works_and_says_that_no_generation_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     callback = KnowledgeEvolution(seed=0)
     with caplog.at_level("INFO"):

@@ -128,6 +128,9 @@ def last_readable(folder: Path) -> Path:
     raise AssertionError("no checkpoint survived")
 
 
+@pytest.mark.compat(
+    "Checkpoints and interruptions", "killed by SIGKILL in any phase", "works", note="resumes bit for bit"
+)
 @pytest.mark.parametrize("phase", ["batch", "validation", "saving", "closed", "redraw"])
 def test_a_killed_run_is_taken_up_bit_for_bit(tmp_path: Path, phase: str) -> None:
     whole, expected = train(tmp_path / "whole", None)

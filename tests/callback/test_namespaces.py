@@ -46,6 +46,7 @@ def module_of(namespace: Any) -> Any:
     return Net
 
 
+@pytest.mark.compat("Trainers and command lines", "`lightning.pytorch` and `pytorch_lightning`", "works")
 @pytest.mark.parametrize("namespace", NAMESPACES, ids=["lightning", "pytorch_lightning"])
 @pytest.mark.parametrize("listed", [True, False], ids=["in a list", "alone"])
 def test_the_trainers_of_both_namespaces(tmp_path: Path, namespace: Any, listed: bool) -> None:
@@ -68,6 +69,7 @@ def test_the_trainers_of_both_namespaces(tmp_path: Path, namespace: Any, listed:
     assert callback.history[-1]["fit"]["val_loss"] == pytest.approx(score["val_loss"], rel=1e-5)
 
 
+@pytest.mark.compat("Trainers and command lines", "LightningCLI of both namespaces", "works")
 @pytest.mark.parametrize("namespace", NAMESPACES, ids=["lightning", "pytorch_lightning"])
 def test_the_command_lines_of_both_namespaces(tmp_path: Path, namespace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("jsonargparse")

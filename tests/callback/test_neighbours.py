@@ -15,6 +15,9 @@ from lightning_ke import KnowledgeEvolution
 from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader, weights
 
 
+@pytest.mark.compat(
+    "Callbacks", "WeightAveraging", "works", note="the fit hypothesis is scored with the averaged weights"
+)
 def test_weight_averaging_is_scored_with_the_averaged_weights(tmp_path: Path) -> None:
     averaging = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
     seed_everything(0)
@@ -44,6 +47,7 @@ class Teacher(Classifier):
         return torch.optim.SGD(self.model.parameters(), lr=0.05)
 
 
+@pytest.mark.compat("Modules", "a teacher inside the module", "works", note="what no optimizer holds is never redrawn")
 def test_a_teacher_inside_the_module_is_never_redrawn(tmp_path: Path) -> None:
     seed_everything(0)
     module = Teacher()
@@ -134,6 +138,9 @@ def test_a_module_that_cannot_be_copied_is_told_what_to_do(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.compat(
+    "Precision and compilation", "`torch.compile` of the network", "works", note="a boundary compiles nothing anew"
+)
 def test_a_compiled_network_is_redrawn_without_compiling_anew(tmp_path: Path) -> None:
     torch._dynamo.reset()
     seed_everything(0)
@@ -153,6 +160,8 @@ def test_a_compiled_network_is_redrawn_without_compiling_anew(tmp_path: Path) ->
     torch._dynamo.reset()
 
 
+@pytest.mark.compat("Trainer options", "accumulate_grad_batches", "works", note="gradients do not cross a boundary")
+@pytest.mark.compat("Trainer options", "gradient_clip_val", "works")
 def test_gradients_may_be_accumulated_and_clipped_across_a_boundary(tmp_path: Path) -> None:
     seed_everything(0)
     callback = KnowledgeEvolution(generations=3, seed=0)

@@ -48,13 +48,14 @@ def test_arguments_are_checked_by_the_constructor(arguments: dict[str, Any], mes
         KnowledgeEvolution(**arguments)
 
 
-def refused(tmp_path: Path, module: LightningModule, callbacks: list[Any], message: str, **kwargs: Any) -> None:
-    """The run fails with the message, and before any batch has been trained on."""
+def refused(tmp_path: Path, module: LightningModule, callbacks: list[Any], message: str, **kwargs: Any) -> str:
+    """The run fails with the message, and before any batch has been trained on; the whole sentence is returned."""
     seed_everything(0)
     trainer = make_trainer(tmp_path, **{"max_epochs": 2, **kwargs, "callbacks": callbacks})
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
         trainer.fit(module, train_loader(), val_loader())
     assert trainer.global_step == 0
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +103,26 @@ def test_monitoring_what_is_not_scored_in_every_epoch(tmp_path: Path, score_fit:
     refused(tmp_path, Classifier(), callbacks, message, enable_checkpointing=kind is ModelCheckpoint)
 
 
-@pytest.mark.parametrize("neighbour", [StochasticWeightAveraging(1e-2), ModelPruning("l1_unstructured", amount=0.5)])
-def test_callbacks_that_rewrite_the_training(tmp_path: Path, neighbour: Any) -> None:
-    message = f"does not work beside {type(neighbour).__name__}"
-    refused(tmp_path, Classifier(), [KnowledgeEvolution(generations=2), neighbour], message)
+@pytest.mark.parametrize(
+    "neighbour",
+    [
+        pytest.param(
+            lambda: StochasticWeightAveraging(1e-2),
+            marks=pytest.mark.compat("Callbacks", "StochasticWeightAveraging", "refused"),
+            id="swa",
+        ),
+        pytest.param(
+            lambda: ModelPruning("l1_unstructured", amount=0.5),
+            marks=pytest.mark.compat("Callbacks", "ModelPruning", "refused"),
+            id="pruning",
+        ),
+    ],
+)
+def test_callbacks_that_rewrite_the_training(tmp_path: Path, neighbour: Any, record_property: Any) -> None:
+    beside = neighbour()
+    message = f"does not work beside {type(beside).__name__}"
+    sentence = refused(tmp_path, Classifier(), [KnowledgeEvolution(generations=2), beside], message)
+    record_property("refusal", sentence)
 
 
 class Around(Classifier):

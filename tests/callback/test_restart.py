@@ -194,12 +194,14 @@ class Manual(Classifier):
         return [first, second], [torch.optim.lr_scheduler.CosineAnnealingLR(first, T_max=self.trainer.max_epochs)]
 
 
+@pytest.mark.compat("Modules", "manual optimization, several optimizers", "works")
 def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
     alone = rates(tmp_path, Manual(), 2, None)
     evolved = rates(tmp_path, Manual(), 4, 2)
     assert evolved == pytest.approx(alone * 2)
 
 
+@pytest.mark.compat("Callbacks", "LearningRateMonitor", "works", note="before or after ours in the list")
 @pytest.mark.parametrize("first", [True, False], ids=["monitor first", "monitor last"])
 def test_the_learning_rate_monitor_sees_the_new_generation(tmp_path: Path, first: bool) -> None:
     logged: list[float] = []
