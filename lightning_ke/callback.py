@@ -34,7 +34,9 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     r"""Trains a network in generations: after each, the reset hypothesis is drawn afresh and the training goes on.
 
     The network's weights are split once by a binary mask into a fit and a reset hypothesis. The module itself, its
-    state_dict and its training step stay what they are.
+    state_dict and its training step stay what they are. A module or data module that defines
+    ``on_generation_end(generation)`` sees what the generation has trained just before it is redrawn, one that defines
+    ``on_generation_start(generation)`` is told when weights, optimizer and schedule of the next are in place.
 
     Args:
         split: How the mask is drawn: a name from `list_splits` or a `Split`.

@@ -187,6 +187,7 @@ class EvolutionRun:
         assert self.mask is not None
         settings, clock = self.settings, self.clock
         generation = clock.closed + 1
+        _tell(trainer, pl_module, "on_generation_end", clock.closed)
         context = self._context(pl_module, generation)
         if generation <= settings.split.last_draw:
             self.mask = draw_checked(settings.split, context)
@@ -215,6 +216,7 @@ class EvolutionRun:
         self._gatherer.clear()
         restart_early_stopping(trainer)
         clock.open_next(trainer.current_epoch, trainer.global_step)
+        _tell(trainer, pl_module, "on_generation_start", generation)
         self._scores, self._rates = {}, []
         of_all = "" if self.plan is None or self.plan.generations is None else f" of {self.plan.generations}"
         rank_zero_info(f"KnowledgeEvolution: generation {generation}{of_all}, {report.total:,} weights redrawn.")
@@ -389,6 +391,13 @@ class EvolutionRun:
     def _context(self, pl_module: LightningModule, generation: int = 1) -> SplitContext:
         scores = self._gatherer.scores if generation > 1 else None
         return SplitContext(pl_module, self.calls, self.settings.target, self.seed, generation, scores)
+
+
+def _tell(trainer: Trainer, pl_module: LightningModule, hook: str, generation: int) -> None:
+    """Tell module and data module, if they ask by a method of that name, of a generation that ends or starts."""
+    for listener in (pl_module, trainer.datamodule):
+        if hasattr(listener, hook):
+            getattr(listener, hook)(generation)
 
 
 def _optimized(trainer: Trainer, pl_module: LightningModule) -> frozenset[str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from lightning_ke.data.images import CenterCrop, Crop, ImageSet, RandomCrop, as_is
+from lightning_ke.losses.pairs import PairBatchSampler
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -145,16 +147,25 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _loader(self, part: str, *, shuffle: bool = False) -> Loader:
         images = self._sets[part]
+        # Batch statistics of a single image do not exist, so a last batch of one is left out.
+        drop_last = shuffle and len(images) % self.batch_size == 1
+        order: dict[str, Any] = {"batch_size": self.batch_size, "shuffle": shuffle, "drop_last": drop_last}
+        if shuffle and self._needs_pairs:
+            pairs = PairBatchSampler(RandomSampler(images), self.batch_size, drop_last, images.labels)
+            order = {"batch_sampler": pairs}
         return DataLoader(
             images,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
             num_workers=self.num_workers,
             collate_fn=as_is,
             pin_memory=torch.cuda.is_available(),
-            # Batch statistics of a single image do not exist, so a last batch of one is left out.
-            drop_last=shuffle and len(images) % self.batch_size == 1,
+            **order,
         )
+
+    @property
+    def _needs_pairs(self) -> bool:
+        """Whether the module in training has a loss that asks for a second image of each image's class."""
+        module = getattr(self.trainer, "lightning_module", None)
+        return bool(getattr(getattr(module, "loss", None), "needs_pairs", False))
 
 
 def _positive(name: str, value: int) -> int:

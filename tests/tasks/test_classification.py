@@ -119,6 +119,7 @@ def test_the_checkpoint_holds_plain_values_only(tmp_path, data):
         "interval": "epoch",
         "label_smoothing": 0.1,
         "config": {"_target_": "some.network", "width": 0.5},
+        "auc": False,
     }
     again = Classification.load_from_checkpoint(tmp_path / "it.ckpt", backbone=small_network())
     assert all(torch.equal(a, b) for a, b in zip(task.state_dict().values(), again.state_dict().values(), strict=True))

@@ -1,0 +1,171 @@
+"""What all tasks share: a network, a loss, an optimizer and a schedule that is told how long it has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+
+from lightning_ke.losses import Loss, get_loss
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeScheduler = Callable[[Optimizer, int], LRScheduler]
+
+_REMEMBERED = "lightning_ke_loss"  # in a checkpoint: what the loss remembers beyond its parameters
+
+
+class Task(LightningModule, ABC):
+    """Trains a network on batches of inputs and targets; subclasses say how it is scored (`evaluate`).
+
+    Args:
+        backbone: The network.
+        loss: A criterion of outputs and targets, or a `Loss` that runs the network itself.
+        optimizer: From parameters to their optimizer; None for SGD with the paper's settings.
+        scheduler: From the optimizer and a horizon to its schedule; the horizon is the Trainer's length in units of
+            `interval`, and one generation's length under the `KnowledgeEvolution` callback. None for a constant rate.
+        interval: Whether the schedule moves on every epoch or every step.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        loss: nn.Module,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
+        interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.loss: Loss = get_loss(loss)
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.interval = interval
+
+    @classmethod
+    def outputs(cls, num_classes: int, **options: Any) -> int:
+        """How many values the network of such a task puts out for each example.
+
+        Args:
+            num_classes: What the data module says (classes, values, letters).
+            **options: The options with which the task will be built.
+        """
+        return num_classes
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Run the network.
+
+        Args:
+            *inputs: What the network takes.
+        """
+        outputs: Tensor = self.backbone(*inputs)
+        return outputs
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        inputs, targets = batch
+        loss: Tensor = self.loss(self, inputs, targets)
+        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(targets))
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Score the validation examples."""
+        self.evaluate("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Score the test examples."""
+        self.evaluate("test", batch)
+
+    @abstractmethod
+    def evaluate(self, part: str, batch: Any) -> None:
+        """Score a batch and log what it says, each name with the part before it.
+
+        Args:
+            part: ``"val"`` or ``"test"``.
+            batch: A batch.
+        """
+
+    def log_scores(self, part: str, outputs: Tensor, targets: Tensor, metrics: nn.ModuleDict) -> None:
+        """Update torchmetrics objects by a batch and log them; the first is shown in the progress bar.
+
+        Args:
+            part: ``"val"`` or ``"test"``.
+            outputs: What the network put out.
+            targets: What was wanted.
+            metrics: Metrics by name, as `parts` has them for each part.
+        """
+        of_part = metrics[part]
+        assert isinstance(of_part, nn.ModuleDict)
+        for number, (name, metric) in enumerate(of_part.items()):
+            assert isinstance(metric, Metric)
+            metric(outputs, targets)
+            self.log(
+                f"{part}_{name}", metric, prog_bar=number == 0, on_step=False, on_epoch=True, batch_size=len(targets)
+            )
+
+    # What a loss may want to see ------------------------------------------------------------------------------------
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Show the loss the network after a step."""
+        self.loss.after_step(self.backbone)
+
+    def on_generation_end(self, generation: int) -> None:
+        """Show the loss what a generation has trained, before a part of it is redrawn.
+
+        Args:
+            generation: Number of the generation that has ended.
+        """
+        self.loss.on_generation_end(self.backbone)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the loss remembers."""
+        if remembered := self.loss.remembered():
+            checkpoint[_REMEMBERED] = remembered
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give the loss back what it remembered."""
+        self.loss.recall(checkpoint.get(_REMEMBERED, {}), self.backbone)
+
+    # Optimizer and schedule -----------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and its schedule, as long as the Trainer says (under the callback: one generation)."""
+        make = self.optimizer or (lambda parameters: SGD(parameters, lr=0.256, momentum=0.9, weight_decay=1e-4))
+        optimizer = make(parameter for parameter in self.parameters() if parameter.requires_grad)
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer, self._horizon())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.interval}}
+
+    def _horizon(self) -> int:
+        if self.interval == "step":
+            horizon = self.trainer.estimated_stepping_batches
+        else:
+            horizon = self.trainer.max_epochs if self.trainer.max_epochs is not None else -1
+        if horizon == float("inf") or horizon < 1:
+            raise ValueError(
+                "Expected the Trainer's length to be known, because the learning-rate schedule is built for it, but "
+                f"got max_epochs={self.trainer.max_epochs}. Give `Trainer(max_epochs=...)`, or no scheduler."
+            )
+        return int(horizon)
+
+
+def parts(metrics: Mapping[str, Metric]) -> nn.ModuleDict:
+    """Metrics for validation and for testing, which must not mix.
+
+    Args:
+        metrics: torchmetrics objects by name.
+
+    Example:
+        >>> from torchmetrics import MeanMetric
+        >>> sorted(parts({"loss": MeanMetric()}))
+        ['test', 'val']
+    """
+    return nn.ModuleDict(
+        {part: nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()}) for part in ("val", "test")}
+    )
