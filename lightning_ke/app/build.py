@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from hydra.utils import instantiate
+import torch
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
+from torch import nn
+from torch.optim import Optimizer
 
 
 def build(node: Any, **arguments: Any) -> Any:
@@ -20,6 +25,67 @@ def build(node: Any, **arguments: Any) -> Any:
         Fraction(1, 2)
     """
     return None if node is None else instantiate(node, _convert_="all", **arguments)
+
+
+def target_of(node: Any) -> Any:
+    """Import what a node's ``_target_`` names.
+
+    Args:
+        node: A node with a ``_target_``.
+
+    Raises:
+        ValueError: If there is nothing of that name.
+
+    Example:
+        >>> target_of({"_target_": "fractions.Fraction"})
+        <class 'fractions.Fraction'>
+    """
+    try:
+        return get_object(node["_target_"])
+    except Exception as error:
+        raise ValueError(
+            f"Expected `_target_` to name something that can be imported, but got {node['_target_']!r}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+
+
+def taken_by(node: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the known arguments that a node's target takes by name.
+
+    Args:
+        node: A node with a ``_target_``; what stands in it goes before what is known.
+        known: Values by argument name.
+
+    Example:
+        >>> taken_by({"_target_": "fractions.Fraction", "numerator": 1}, {"numerator": 5, "denominator": 2, "x": 0})
+        {'denominator': 2}
+    """
+    parameters = inspect.signature(target_of(node)).parameters
+    return {name: value for name, value in known.items() if name in parameters and name not in node}
+
+
+def build_optimizer(node: Any) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+    """Build an optimizer's factory, and try it: torch checks its arguments when training has begun, which is late.
+
+    Args:
+        node: A node whose ``_target_`` takes parameters.
+
+    Raises:
+        ValueError: If the optimizer refuses its arguments.
+
+    Example:
+        >>> build_optimizer({"_target_": "torch.optim.SGD", "_partial_": True, "lr": -1})
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected `optimizer` to have arguments that SGD takes, but it says: Invalid learning rate: -1
+    """
+    make: Callable[[Iterable[nn.Parameter]], Optimizer] = build(node)
+    try:
+        make([nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        name = node["_target_"].rpartition(".")[2]
+        raise ValueError(f"Expected `optimizer` to have arguments that {name} takes, but it says: {error}") from error
+    return make
 
 
 def plain(node: Any) -> Any:

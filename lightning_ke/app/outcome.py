@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_ke.app.quiet import without_advice
 from lightning_ke.app.slim_file import save_slim_file
 from lightning_ke.callback import KnowledgeEvolution
 from lightning_ke.cost import Cost, measure_cost
-from lightning_ke.data import ImageDataModule
 from lightning_ke.history import plot_history
 from lightning_ke.report import NetworkRow, generation_table, network_table
 from lightning_ke.slim import SlimError
-from lightning_ke.tasks import Classification
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,8 +25,8 @@ if TYPE_CHECKING:
 def report(
     config: DictConfig,
     folder: Path,
-    data: ImageDataModule,
-    task: Classification,
+    data: LightningDataModule,
+    task: LightningModule,
     evolution: KnowledgeEvolution,
     best: dict[str, ModelCheckpoint],
 ) -> None:
@@ -42,13 +40,13 @@ def report(
         evolution: The callback that trained it.
         best: What `checkpoints` gave.
     """
-    example = task.example_input_array
+    example = example_input(task, data)
     written = {"configuration": folder / "config.yaml", "checkpoints": folder / "checkpoints"}
 
-    def row(name: str, kind: str, network: Classification) -> NetworkRow:
+    def row(name: str, kind: str, network: LightningModule) -> NetworkRow:
         score = best[kind].best_model_score if kind in best else None
         scores = {} if score is None else {config.monitor: float(score)}
-        return NetworkRow(name, scores | test(config, network, data), measure_cost(network.backbone, example))
+        return NetworkRow(name, scores | test(config, network, data), measure_cost(backbone(network), example))
 
     load_best(task, best["dense"])
     networks = [row("dense", "dense", task)]
@@ -62,11 +60,11 @@ def report(
         except SlimError as error:  # the training is not lost for that
             print(f"\nThere is no slim network: {error}")
         else:
-            assert isinstance(slim, Classification)
             networks.append(row("slim", "fit", slim))
             slim_cost = networks[-1].cost
             written["slim network"] = folder / "slim.pt"
-            save_slim_file(written["slim network"], slim.backbone, structure, task.hparams["config"], "backbone.")
+            prefix = "" if backbone(slim) is slim else "backbone."
+            save_slim_file(written["slim network"], backbone(slim), structure, task.hparams.get("config"), prefix)
     generations = generation_table(evolution.history, config.monitor, networks[0].cost, slim_cost)
     tested = network_table(networks)
     written["tables"] = folder / "tables.md"
@@ -88,7 +86,30 @@ def report(
         print(f"{name:<{width}}  {path}")
 
 
-def load_best(task: Classification, checkpoint: ModelCheckpoint) -> None:
+def backbone(task: LightningModule) -> torch.nn.Module:
+    """The network inside a task, or somebody's module itself.
+
+    Args:
+        task: The module.
+    """
+    network = getattr(task, "backbone", task)
+    return network if isinstance(network, torch.nn.Module) else task
+
+
+def example_input(task: LightningModule, data: LightningDataModule) -> Any:
+    """What the network is run on to count its operations.
+
+    Args:
+        task: Whose `example_input_array` is taken.
+        data: Whose first validation batch is taken if there is none: of pairs, the first.
+    """
+    if task.example_input_array is not None:
+        return task.example_input_array
+    batch = next(iter(data.val_dataloader()))
+    return batch[0] if isinstance(batch, (list, tuple)) else batch
+
+
+def load_best(task: LightningModule, checkpoint: ModelCheckpoint) -> None:
     """Give a module the weights that were chosen on validation; without validation it keeps its last ones.
 
     Args:
@@ -100,7 +121,7 @@ def load_best(task: Classification, checkpoint: ModelCheckpoint) -> None:
         task.load_state_dict(content["state_dict"])
 
 
-def test(config: DictConfig, task: Classification, data: ImageDataModule) -> dict[str, float]:
+def test(config: DictConfig, task: LightningModule, data: LightningDataModule) -> dict[str, float]:
     """The test scores of a network.
 
     Args:
@@ -119,4 +140,4 @@ def test(config: DictConfig, task: Classification, data: ImageDataModule) -> dic
             enable_model_summary=False,
         )
         scores = trainer.test(task, data, verbose=False)[0]
-    return {name: value for name, value in scores.items() if "acc" in name}
+    return {name: value for name, value in scores.items() if not name.endswith("loss")}

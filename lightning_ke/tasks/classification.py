@@ -32,8 +32,8 @@ class Classification(Task):
         auc: Whether the area under the ROC curve is logged, too: one class against the rest, the mean of all classes.
 
     Raises:
-        ValueError: If `label_smoothing` is out of range, or (when training starts) the Trainer's length is unknown and
-            a schedule needs it.
+        ValueError: If the label smoothing is out of range, or (when training starts) the Trainer's length is unknown
+            and a schedule needs it.
 
     Example:
         >>> import torch
@@ -54,9 +54,10 @@ class Classification(Task):
         loss: nn.Module | None = None,
         auc: bool = False,
     ) -> None:
-        if not 0 <= label_smoothing < 1:
+        smoothing = getattr(loss, "label_smoothing", label_smoothing)  # torch would refuse it in the first step
+        if not 0 <= smoothing < 1:
             raise ValueError(
-                f"Expected argument `label_smoothing` to be in [0, 1), but got {label_smoothing}. The paper uses 0.1."
+                f"Expected argument `label_smoothing` to be in [0, 1), but got {smoothing}. The paper uses 0.1."
             )
         loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing) if loss is None else loss
         super().__init__(backbone, loss, optimizer, scheduler, interval)
@@ -69,6 +70,13 @@ class Classification(Task):
         if auc:
             metrics["auc"] = MulticlassAUROC(num_classes, average="macro")
         self.metrics = parts(metrics)
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """Names of the validation metrics."""
+        of_validation = self.metrics["val"]
+        assert isinstance(of_validation, nn.ModuleDict)
+        return (*(f"val_{name}" for name in of_validation), "val_loss")
 
     def evaluate(self, part: str, batch: Batch) -> None:
         """Accuracy and plain cross-entropy of a batch."""

@@ -11,7 +11,7 @@ from lightning_ke.app.slim_file import find_factory, load_slim_file
 from lightning_ke.data import EmbeddedDataModule
 from tests.app.commands import ke
 
-SHORT = ["experiment=smoke", "generations.count=2", "generations.epochs=1", "scheduler.factory.warmup=0"]
+SHORT = ["experiment=smoke", "generations.count=2", "generations.epochs=1", "warmup=0"]
 
 
 @pytest.fixture(scope="module")

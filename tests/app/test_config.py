@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from lightning_ke.app.train import config_dir
 from lightning_ke.callback import KnowledgeEvolution
+from lightning_ke.resets import list_resets
 from lightning_ke.splits import list_splits
 from tests.app.commands import composed
 
@@ -39,7 +40,7 @@ def test_every_option_composes_and_its_keys_are_arguments(group, option):
 
 
 def test_the_callback_s_options_are_all_there():
-    options = set(composed().generations) - {"count", "epochs"}
+    options = set(composed().generations) - {"count", "epochs"} | set(composed().redraw)
     elsewhere = {"self", "split", "rate", "generations", "epochs_per_generation", "example_input", "seed"}
     assert options == set(inspect.signature(KnowledgeEvolution.__init__).parameters) - elsewhere
 
@@ -48,8 +49,12 @@ def test_every_split_has_its_file():
     assert {option for group, option in OPTIONS if group == "split"} == set(list_splits())
 
 
+def test_every_reset_has_its_file():
+    assert {option for group, option in OPTIONS if group == "redraw"} == set(list_resets())
+
+
 def test_defaults_are_those_of_the_callback():
-    generations = composed().generations
+    options = {**composed().generations, **composed().redraw}
     parameters = inspect.signature(KnowledgeEvolution.__init__).parameters
-    for name in set(generations) - {"count", "epochs", "exclude"}:
-        assert generations[name] == parameters[name].default, name
+    for name in set(options) - {"count", "epochs", "exclude"}:
+        assert options[name] == parameters[name].default, name

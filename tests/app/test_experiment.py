@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
 from lightning_ke.app.experiment import run
 from lightning_ke.callback import KnowledgeEvolution
@@ -16,7 +18,7 @@ from tests.data.layouts import lay_out_flowers
 SHORT = [
     "generations.count=2",
     "generations.epochs=1",
-    "scheduler.factory.warmup=0",
+    "warmup=0",
     "logger=none",
     "threads=null",
     "trainer.enable_progress_bar=false",
@@ -55,6 +57,58 @@ def test_other_ways_to_score_run_to_the_end(tmp_path, override):
     run(composed("experiment=smoke", *SHORT, *override.split()), tmp_path / "out")
     networks = json.loads((tmp_path / "out" / "results.json").read_text())["networks"]
     assert set(networks) == {"dense", "slim"}
+
+
+EVERYDAY = [
+    "callbacks=[ema,lr_monitor] trainer=cpu logger=csv logger.csv.save_dir=log",
+    "callbacks=early_stopping loss=cross_entropy",
+    "debug=one_batch optimizer=adamw",
+    "debug=overfit generations.count=1",
+    "redraw=shrink_perturb redraw.reset.shrink=0.5 scheduler=one_cycle",
+    "generations=plateau generations.epochs=null generations.end.least=1 generations.end.most=2",
+    "generations=overfit generations.epochs=null generations.end.least=1 generations.end.most=1",
+]
+
+
+@pytest.mark.parametrize("overrides", EVERYDAY)
+def test_groups_run_together(tmp_path, overrides):
+    """Each file that changes what a Trainer does, in a run of two batches an epoch."""
+    run(composed("experiment=smoke", *SHORT, *overrides.split()), tmp_path / "out")
+    history = json.loads((tmp_path / "out" / "results.json").read_text())["history"]
+    assert [record["generation"] for record in history] == ([1] if "debug=overfit" in overrides else [1, 2])
+
+
+class Theirs(LightningModule):
+    """Somebody's own module: takes the optimizer alone, knows nothing of backbones."""
+
+    def __init__(self, optimizer, hidden=8):
+        super().__init__()
+        self.make = optimizer
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+
+    def forward(self, images):
+        return self.net(images)
+
+    def training_step(self, batch):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch):
+        self.log("val_mine", (self(batch[0]).argmax(1) == batch[1]).float().mean())
+
+    def test_step(self, batch):
+        self.log("test_mine", (self(batch[0]).argmax(1) == batch[1]).float().mean())
+
+    def configure_optimizers(self):
+        return self.make(self.parameters())
+
+
+def test_somebody_s_own_module(tmp_path):
+    own = [f"task._target_={__name__}.Theirs", "+task.hidden=6", "monitor=val_mine"]
+    run(composed("experiment=smoke", *SHORT, *own), tmp_path / "out")
+    networks = json.loads((tmp_path / "out" / "results.json").read_text())["networks"]
+    assert networks["dense"]["parameters"] == 784 * 6 + 6 + 6 * 10 + 10
+    assert networks["slim"]["parameters"] == 784 * 3 + 3 + 3 * 10 + 10
+    assert set(networks["slim"]) >= {"val_mine", "test_mine"}
 
 
 def test_a_network_that_cannot_be_cut_is_reported_all_the_same(tmp_path, monkeypatch, capsys):
@@ -103,7 +157,7 @@ def test_loggers_are_closed_whatever_happens(tmp_path, monkeypatch, fails):
 @pytest.mark.timeout(600)
 def test_real_photographs_are_told_apart(flowers_mini, tmp_path):
     """20 flowers, 200 training images: after a few epochs better than chance (5 %), for the slim network, too."""
-    own = ["datamodule=folder", f"datamodule.root={flowers_mini}", "optimizer.lr=0.05", "scheduler.factory.warmup=1"]
+    own = ["datamodule=folder", f"datamodule.root={flowers_mini}", "optimizer.lr=0.05", "warmup=1"]
     longer = ["generations.epochs=5", *(f"trainer.limit_{part}_batches=null" for part in ("train", "val", "test"))]
     score = run(composed("experiment=flowers102", *SHORT, *own, *longer), tmp_path / "out")
     networks = json.loads((tmp_path / "out" / "results.json").read_text())["networks"]

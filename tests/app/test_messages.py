@@ -43,15 +43,15 @@ REFUSALS = {
     "backbone.width=-1": "Expected `backbone.width` to be greater than 0, but got -1.",
     "split.rate=1.5": "Expected argument `rate` to be in (0, 1), but got 1.5.",
     "split.rate=null": "Expected argument `rate` to be in (0, 1), but got None.",
-    "generations.reset=laier": "Expected argument `reset` to be",
-    "generations.norm=keeep": "Expected argument `norm` to be",
+    "redraw.reset=laier": "Expected argument `reset` to be",
+    "redraw.norm=keeep": "Expected argument `norm` to be",
     "generations.count=0": "Expected argument `generations` to be",
     "trainer.max_epochs=7": "Expected",  # 7 epochs are no 2 generations of 2
     "datamodule.batch_size=0": "Expected argument `batch_size` to be at least 1, but got 0.",
-    "scheduler.factory.warmup=9": "Expected argument `warmup` to be shorter than the schedule, 2, but got 9.",
+    "warmup=9": "Expected argument `warmup` to be shorter than the schedule, 2, but got 9.",
     "monitor=val_akk": "Expected `monitor` to be one of val_acc, val_acc5, val_loss, but got 'val_akk'.",
     "mode=maxi": "Expected `mode` to be one of max, min, but got 'maxi'.",
-    "label_smoothing=2": "Expected argument `label_smoothing` to be in [0, 1), but got 2.",
+    "loss.label_smoothing=2": "Expected argument `label_smoothing` to be in [0, 1), but got 2.",
 }
 
 

@@ -106,6 +106,8 @@ def test_label_smoothing_is_the_training_loss_only(data):
 def test_label_smoothing_out_of_range_is_refused(smoothing):
     with pytest.raises(ValueError, match=r"Expected argument `label_smoothing` to be in \[0, 1\)"):
         Classification(small_network(), 10, label_smoothing=smoothing)
+    with pytest.raises(ValueError, match=r"Expected argument `label_smoothing` to be in \[0, 1\)"):
+        Classification(small_network(), 10, loss=nn.CrossEntropyLoss(label_smoothing=smoothing))
 
 
 def test_the_checkpoint_holds_plain_values_only(tmp_path, data):
