@@ -106,6 +106,13 @@ def types(session: nox.Session) -> None:
     run(session, shared(session, "types"), "-m", "mypy")
 
 
+@nox.session(venv_backend="virtualenv", reuse_venv=True)
+def docs(session: nox.Session) -> None:
+    """Build the site below `site`, strictly; with -- serve, show it while it is written."""
+    session.install(*nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "docs"))
+    session.run("zensical", *(session.posargs or ["build", "--strict", "--clean"]))
+
+
 @nox.session(venv_backend="virtualenv")
 def wheel(session: nox.Session) -> None:
     """Build the wheel, install it into an empty environment, and use it outside the source tree."""

@@ -115,8 +115,8 @@ def plot_history(
     Example:
         >>> records = [{"generation": 1, "dense": {"acc": 0.5}}, {"generation": 2, "dense": {"acc": 0.6}}]
         >>> figure = plot_history(records, "acc", baselines={"long baseline": 0.55})
-        >>> [line.get_label() for line in figure.axes[0].lines]
-        ['dense network', 'long baseline (0.55)']
+        >>> print(*(line.get_label() for line in figure.axes[0].lines), sep=", ")
+        dense network, long baseline (0.55)
     """
     _check_metric(records, metric)
     figure_module, ticker = (import_extra(f"matplotlib.{name}", "app") for name in ("figure", "ticker"))
