@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lightning_ke.app.answers import sentence_for
 from lightning_ke.app.build import build, build_optimizer, plain, taken_by, target_of
-from lightning_ke.app.outcome import report
-from lightning_ke.app.preflight import claim_folder
+from lightning_ke.app.checkpoints import AtomicCheckpointIO, LastCheckpoint, RunCheckpoint
+from lightning_ke.app.isolation import isolated
+from lightning_ke.app.loggers import run_loggers
+from lightning_ke.app.outcome import Outcome
 from lightning_ke.app.quiet import without_advice
+from lightning_ke.app.run_folder import RunFolder
+from lightning_ke.app.view import Meter, RunView
 from lightning_ke.callback import KnowledgeEvolution
 from lightning_ke.splits import Split
 
@@ -24,45 +29,72 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def run(config: DictConfig, folder: Path) -> float | None:
+def run(config: DictConfig, folder: Path, *, resume: bool = False) -> float | None:
     """Train as the configuration says.
 
     Args:
         config: The composed configuration (`conf/train.yaml`).
         folder: Where everything is written.
+        resume: Whether the run that the folder holds goes on from its last checkpoint.
 
     Returns:
         The best value of ``config.monitor`` on validation; None if nothing was validated.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    # Lightning 2.6 still asks in a way that torch 2.14 warns of.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
-    seed_everything(config.seed, workers=True, verbose=False)
-    data: LightningDataModule = build(config.datamodule)
-    data.prepare_data()
-    task = build_task(config, data)
-    split: Split = build(config.split)
-    evolution = build_evolution(config, split)
-    best = checkpoints(config, split, task, folder / "checkpoints")
-    claim_folder(folder, config)  # not before: what is refused above leaves no trace of a run
-    loggers: list[Logger] = []
-    try:
-        loggers.extend(build(node) for node in config.logger.values())
-        # One line, however many scores there are.
-        bars = [TQDMProgressBar(refresh_rate=5)] if config.trainer.enable_progress_bar else []
+    with isolated():
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        # Lightning 2.6 still asks in a way that torch 2.14 warns of.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
+        # What a folder that is continued holds is meant to be there.
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
+        # One device needs no `srun`; who asks for several in a cluster has read how.
+        warnings.filterwarnings("ignore", message="The `srun` command is available.*")
+        seed_everything(config.seed, workers=True, verbose=False)
+        data: LightningDataModule = build(config.datamodule)
+        data.prepare_data()
+        task = build_task(config, data)
+        split: Split = build(config.split)
+        evolution = build_evolution(config, split)
+        record = RunFolder(folder)
+        best = checkpoints(config, split, task, record.path / "checkpoints")
+        # Not before: what is refused above leaves no trace of a run.
+        with record.claimed(config, sentence_for, resume=resume):
+            return _train(config, record, data, task, evolution, best)
+
+
+def _train(
+    config: DictConfig,
+    record: RunFolder,
+    data: LightningDataModule,
+    task: LightningModule,
+    evolution: KnowledgeEvolution,
+    best: dict[str, ModelCheckpoint],
+) -> float | None:
+    meter = Meter(record)
+    last = LastCheckpoint(record.path / "checkpoints", evolution)
+    view = RunView(evolution, config.monitor, bar=config.trainer.enable_progress_bar)
+    with run_loggers(config) as loggers:
         others: list[Callback] = [build(node) for node in config.callbacks.values()]
-        trainer = build_trainer(config, [evolution, *others, *best.values(), *bars], loggers, folder)
-        for logger in loggers:
-            logger.log_hyperparams(plain(config))
+        callbacks = [evolution, meter, view, *others, *best.values(), last]
+        trainer = build_trainer(config, callbacks, loggers, record.path)
         with logging_redirect_tqdm():  # else messages are written into the progress bar
-            trainer.fit(task, data)
+            trainer.fit(task, data, ckpt_path=record.checkpoint if record.checkpoint.exists() else None)
+        leave_group()
         if trainer.is_global_zero and evolution.history:
-            report(config, folder, data, task, evolution, best)
-    finally:
-        close(loggers)
-    score = best["dense"].best_model_score
-    return None if score is None else float(score)
+            device = trainer.strategy.root_device
+            Outcome(config, record, data, task, evolution, best, meter.images, device).report()
+    found = best["dense"].best_model_score
+    score = None if found is None else float(found)
+    if trainer.is_global_zero:
+        record.record(score=score)
+    return score
+
+
+def leave_group() -> None:
+    """End the work in common of several processes: what follows is the first one's alone."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def build_task(config: DictConfig, data: LightningDataModule) -> LightningModule:
@@ -149,6 +181,8 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
             callbacks=callbacks,
             logger=loggers or False,
             default_root_dir=str(folder),
+            enable_progress_bar=False,  # `RunView` shows the whole run, not an epoch
+            plugins=[AtomicCheckpointIO()],
         )
     return trainer
 
@@ -172,26 +206,6 @@ def checkpoints(config: DictConfig, split: Split, task: LightningModule, folder:
     if split.structured and config.generations.score_fit == "epoch":
         monitors["fit"] = f"ke/fit/{config.monitor}"
     return {
-        name: ModelCheckpoint(
-            folder,
-            filename=f"best-{name}",
-            monitor=monitor,
-            mode=config.mode,
-            save_last=name == "dense",
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
+        name: RunCheckpoint(folder, f"best-{name}", monitor=monitor, mode=config.mode)
         for name, monitor in monitors.items()
     }
-
-
-def close(loggers: Iterable[Any]) -> None:
-    """Close loggers, so that the next job in this process starts runs of its own.
-
-    Args:
-        loggers: The loggers; those whose experiment has a `finish` (Weights & Biases) leave it to us.
-    """
-    for logger in loggers:
-        finish = getattr(logger.experiment, "finish", None)
-        if finish is not None:
-            finish()

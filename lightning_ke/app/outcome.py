@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lightning
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_ke.app.files import replacing, write_text
 from lightning_ke.app.quiet import without_advice
+from lightning_ke.app.run_folder import RunFolder
 from lightning_ke.app.slim_file import save_slim_file
 from lightning_ke.callback import KnowledgeEvolution
 from lightning_ke.cost import Cost, measure_cost
 from lightning_ke.history import plot_history
+from lightning_ke.masks import Mask
 from lightning_ke.report import NetworkRow, generation_table, network_table
 from lightning_ke.slim import SlimError
 
@@ -22,68 +30,139 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def report(
-    config: DictConfig,
-    folder: Path,
-    data: LightningDataModule,
-    task: LightningModule,
-    evolution: KnowledgeEvolution,
-    best: dict[str, ModelCheckpoint],
-) -> None:
-    """Test the chosen networks once; print and write tables, plot and slim network.
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has come to.
 
     Args:
         config: The composed configuration.
-        folder: Where everything is written.
+        folder: The run's folder.
         data: Whose test images are used.
         task: The trained module.
         evolution: The callback that trained it.
-        best: What `checkpoints` gave.
+        best: What chose the weights, "dense" and (with a slim network) "fit".
+        images: Number of images that the network was trained on, each counted as often as it was seen.
+        device: What it was trained on.
     """
-    example = example_input(task, data)
-    written = {"configuration": folder / "config.yaml", "checkpoints": folder / "checkpoints"}
 
-    def row(name: str, kind: str, network: LightningModule) -> NetworkRow:
-        score = best[kind].best_model_score if kind in best else None
-        scores = {} if score is None else {config.monitor: float(score)}
-        return NetworkRow(name, scores | test(config, network, data), measure_cost(backbone(network), example))
+    config: DictConfig
+    folder: RunFolder
+    data: LightningDataModule
+    task: LightningModule
+    evolution: KnowledgeEvolution
+    best: dict[str, ModelCheckpoint]
+    images: int
+    device: torch.device
 
-    load_best(task, best["dense"])
-    networks = [row("dense", "dense", task)]
-    slim_cost: Cost | None = None
-    structure = None if evolution.mask is None else evolution.mask.structure
-    if structure is not None:
-        load_best(task, best.get("fit", best["dense"]))
-        recalibrate = data.train_dataloader() if config.generations.fit_norm == "reestimate" else None
+    def report(self) -> None:
+        """Test the chosen networks once; print and write tables, plot, results and slim network."""
+        config, folder, task, evolution = self.config, self.folder.path, self.task, self.evolution
+        earlier = self.folder.keep_results()
+        load_best(task, self.best["dense"])
+        networks = [self._row("dense", "dense", task)]
+        dense = networks[0].cost
+        slim = self._slim_network()
+        slim_cost: Cost | None = None
+        written = {"configuration": folder / "config.yaml", "checkpoints": folder / "checkpoints"}
+        if slim is not None:
+            networks.append(self._row("slim", "fit", slim))
+            slim_cost = networks[-1].cost
+            written["slim network"] = self._save(slim)
+        generations = generation_table(evolution.history, config.monitor, dense, slim_cost)
+        tested = network_table(networks)
+        written["tables"] = folder / "tables.md"
+        write_text(written["tables"], f"{generations.markdown()}\n\n{tested.markdown()}\n")
+        written["plot"] = folder / "history.png"
+        with replacing(written["plot"]) as temporary:
+            plot_history(evolution.history, config.monitor, path=temporary)
+        # Last of all: who finds results finds everything.
+        written["results"] = folder / "results.json"
+        write_text(written["results"], json.dumps(self._results(networks), indent=1))
+        print(f"\n{generations}\n\nChosen on validation ({config.monitor}), tested once:\n{tested}\n")
+        width = max(map(len, written))
+        for name, path in written.items():
+            print(f"{name:<{width}}  {path}")
+        if earlier:
+            print(f"What {folder} held of the shorter run is kept: {', '.join(earlier)}")
+
+    def _row(self, name: str, kind: str, network: LightningModule) -> NetworkRow:
+        score = self.best[kind].best_model_score if kind in self.best else None
+        scores = {} if score is None else {self.config.monitor: float(score)}
+        cost = measure_cost(backbone(network), example_input(self.task, self.data))
+        return NetworkRow(name, scores | test(self.config, network, self.data), cost)
+
+    def _slim_network(self) -> LightningModule | None:
+        """The slim network of the weights that were chosen for it."""
+        if self.evolution.mask is None or self.evolution.mask.structure is None:
+            return None
+        load_best(self.task, self.best.get("fit", self.best["dense"]))
+        reestimate = self.config.generations.fit_norm == "reestimate"
         try:
-            slim = evolution.slim_network(task, recalibrate)
+            slim = self.evolution.slim_network(self.task, self.data.train_dataloader() if reestimate else None)
         except SlimError as error:  # the training is not lost for that
             print(f"\nThere is no slim network: {error}")
-        else:
-            networks.append(row("slim", "fit", slim))
-            slim_cost = networks[-1].cost
-            written["slim network"] = folder / "slim.pt"
+            return None
+        return slim
+
+    def _save(self, slim: LightningModule) -> Path:
+        mask, path = self.evolution.mask, self.folder.path / "slim.pt"
+        assert mask is not None
+        assert mask.structure is not None
+        with replacing(path) as temporary:
+            temporary.unlink()
             prefix = "" if backbone(slim) is slim else "backbone."
-            save_slim_file(written["slim network"], backbone(slim), structure, task.hparams.get("config"), prefix)
-    generations = generation_table(evolution.history, config.monitor, networks[0].cost, slim_cost)
-    tested = network_table(networks)
-    written["tables"] = folder / "tables.md"
-    written["tables"].write_text(f"{generations.markdown()}\n\n{tested.markdown()}\n", encoding="utf-8")
-    written["results"] = folder / "results.json"
-    results = {
-        "history": evolution.history,
-        "networks": {
-            network.name: {**network.scores, "operations": network.cost.ops, "parameters": network.cost.params}
-            for network in networks
-        },
+            save_slim_file(temporary, backbone(slim), mask.structure, self.task.hparams.get("config"), prefix)
+        return path
+
+    def _results(self, networks: list[NetworkRow]) -> dict[str, Any]:
+        return {
+            "history": self.evolution.history,
+            "networks": {
+                network.name: {**network.scores, "operations": network.cost.ops, "parameters": network.cost.params}
+                for network in networks
+            },
+            "monitor": self.config.monitor,
+            "mode": self.config.mode,
+            "seconds": self.folder.seconds,
+            # One forward pass and a backward pass of twice its cost for each image; what scores is not counted.
+            "training_operations": 3 * networks[0].cost.ops * self.images,
+            "environment": environment(self.device),
+            "mask": [] if self.evolution.mask is None else shares(self.evolution.mask),
+        }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a run was done with.
+
+    Args:
+        device: What it was trained on.
+    """
+    try:
+        own = version("lightning-ke")
+    except PackageNotFoundError:  # run from the source tree
+        own = "source"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "lightning_ke": own,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
     }
-    written["results"].write_text(json.dumps(results, indent=1), encoding="utf-8")
-    written["plot"] = folder / "history.png"
-    plot_history(evolution.history, config.monitor, path=written["plot"])
-    print(f"\n{generations}\n\nChosen on validation ({config.monitor}), tested once:\n{tested}\n")
-    width = max(map(len, written))
-    for name, path in written.items():
-        print(f"{name:<{width}}  {path}")
+
+
+def shares(mask: Mask) -> list[dict[str, Any]]:
+    """Of each parameter: its name, its shape and the share of it that is fit.
+
+    Args:
+        mask: What is fit.
+    """
+    entries = ((name, mask.entry(name)) for name in mask)
+    return [
+        {"name": name, "shape": list(entry.shape), "fit": entry.count() / max(math.prod(entry.shape), 1)}
+        for name, entry in entries
+    ]
 
 
 def backbone(task: LightningModule) -> torch.nn.Module:

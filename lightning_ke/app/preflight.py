@@ -1,12 +1,11 @@
-"""What is refused before anything expensive is imported: incomplete configurations and folders that hold a run."""
+"""What is refused before anything expensive is imported."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-_CONFIG = "config.yaml"
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
 def check_complete(config: DictConfig) -> None:
@@ -22,32 +21,27 @@ def check_complete(config: DictConfig) -> None:
         raise ValueError(f"Expected a value for {missing[0]!r}, but it has none. Add {missing[0]}=VALUE.")
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse an output folder that holds a run already.
+def check_one_process(config: DictConfig, launcher: Any = None) -> None:
+    """Refuse a job of a sweep that would start further processes: they would run the whole sweep again.
 
     Args:
-        folder: The output folder; it need not exist.
-
-    Raises:
-        FileExistsError: If the folder holds a run.
-    """
-    if (folder / _CONFIG).exists():
-        raise FileExistsError(
-            f"Expected the output folder {str(folder)!r} to be new, but it holds a run. Remove it, or choose another "
-            "by hydra.run.dir=DIR."
-        )
-
-
-def claim_folder(folder: Path, config: DictConfig) -> None:
-    """Make the output folder this run's, by writing its configuration there.
-
-    Args:
-        folder: The output folder.
         config: The composed configuration.
+        launcher: The configuration of Hydra's launcher, if it is known; SLURM may start the processes itself.
 
     Raises:
-        FileExistsError: If the folder holds a run already.
+        ValueError: If each job trains on several devices.
     """
-    check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _CONFIG).write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
+    devices, strategy = config.trainer.devices, config.trainer.strategy
+    several = len(devices) > 1 if isinstance(devices, (list, ListConfig)) else devices not in (0, 1, "0", "1", "auto")
+    if not isinstance(strategy, str):
+        strategy = strategy.get("_target_", "")
+    if not several and "ddp" not in strategy.lower():
+        return
+    if "SLURM_NTASKS" in os.environ or (launcher is not None and launcher.get("tasks_per_node", 1) > 1):
+        return
+    raise ValueError(
+        f"Expected a sweep (-m) of runs on one device each, but got trainer.devices={devices} and "
+        f"trainer.strategy={strategy}: the processes that such a run starts would begin the whole sweep again. "
+        "Leave both out and run several jobs at once (hydra/launcher=joblib), run the jobs one by one without -m, or "
+        "let SLURM start the processes (hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=2)."
+    )

@@ -4,10 +4,12 @@ import pytest
 
 from lightning_ke.app.experiment import run
 from lightning_ke.app.messages import line_for
-from lightning_ke.app.preflight import check_complete, claim_folder
+from lightning_ke.app.preflight import check_complete
+from lightning_ke.app.run_folder import RunFolder
 from lightning_ke.app.train import config_dir
 from lightning_ke.report import generation_table
 from tests.app.commands import composed, python
+from tests.app.test_experiment import SHORT
 
 
 def answer(function, *arguments):
@@ -73,16 +75,19 @@ def test_missing_data_says_where_to_get_it(tmp_path):
 
 
 def test_a_folder_that_holds_a_run_is_refused(tmp_path):
-    claim_folder(tmp_path / "out", composed("logger=none"))
+    run(composed("experiment=smoke", *SHORT), tmp_path / "out")
     before = (tmp_path / "out" / "config.yaml").read_text()
-    assert "to be new, but it holds a run" in answer(claim_folder, tmp_path / "out", composed("logger=none", "seed=5"))
+    assert "to be new, but it holds a run" in answer(
+        run, composed("experiment=smoke", *SHORT, "seed=5"), tmp_path / "out"
+    )
     assert (tmp_path / "out" / "config.yaml").read_text() == before
 
 
 def test_a_refused_run_does_not_claim_its_folder(tmp_path):
     short = ["experiment=smoke", "logger=none"]
     assert answer(run, composed(*short, "split.rate=7"), tmp_path / "out") is not None
-    claim_folder(tmp_path / "out", composed(*short))
+    RunFolder(tmp_path / "out").check_new()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bug_keeps_its_traceback():

@@ -1,0 +1,56 @@
+"""Where a sweep and its jobs are written: names that depend on what is asked for and not on the time.
+
+Importing this module teaches OmegaConf the two names, here and in every process of a launcher, which imports the job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+# Longer names do not fit into every file system once something is put behind them.
+_LONGEST = 100
+
+
+def sweep_name() -> str:
+    """The folder of a sweep: its experiment's name, or that of the job if the experiment is swept or there is none."""
+    settings = HydraConfig.get()
+    return str(settings.runtime.choices.get("experiment") or settings.job.name)
+
+
+def job_name() -> str:
+    """The folder of a job within its sweep's: what it changes."""
+    settings = HydraConfig.get()
+    return safe_name(settings.overrides.task, experiment=Path(str(settings.sweep.dir)).name)
+
+
+def safe_name(overrides: Sequence[str], experiment: str = "") -> str:
+    """Name a job after its overrides, whatever their order, in characters that every file system takes.
+
+    Args:
+        overrides: The overrides of the job.
+        experiment: The experiment that the folder around it is named after already.
+
+    Example:
+        >>> safe_name(["experiment=demo", "split.rate=0.3", "seed=1"], "demo")
+        'seed=1,split.rate=0.3'
+        >>> safe_name(["datamodule.root=/data/my flowers"])
+        'datamodule.root=-data-my-flowers-b1ea0b5c'
+    """
+    kept = sorted(override for override in overrides if override != f"experiment={experiment}")
+    whole = ",".join(kept) or "defaults"
+    name = re.sub(r"[^\w.,=+~-]+", "-", whole, flags=re.ASCII)[:_LONGEST]
+    if name == whole:
+        return name
+    # Two jobs may look alike once something is replaced or cut off.
+    return f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+# What the first process has found holds for all jobs, like Hydra's own `now`.
+OmegaConf.register_new_resolver("ke_sweep", sweep_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("ke_job", job_name, replace=True)

@@ -1,0 +1,58 @@
+"""A sweep as a whole: what is refused before its first job, and what is said after its last one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from lightning_ke.app.preflight import check_one_process
+
+
+class SweepWatch(Callback):
+    """Tells the command line that this is a sweep, and ends one that cannot work before it has begun.
+
+    Attributes:
+        folder: Where the sweep of this process is written; None if there is none.
+    """
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a sweep of runs that each start processes of their own.
+
+        Args:
+            config: The configuration that all jobs begin with.
+            **kwargs: Not used.
+
+        Raises:
+            SystemExit: With code 2 and one line on stderr; Hydra turns other exceptions of a callback into warnings.
+        """
+        try:
+            check_one_process(config, config.hydra.launcher)
+        except ValueError as error:
+            print(f"ke-train: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        SweepWatch.folder = Path(config.hydra.sweep.dir)
+
+
+def sweep_summary(folder: Path) -> str:
+    """Say how many jobs of a sweep's folder are in which state, and which ones failed why.
+
+    Args:
+        folder: The sweep's folder.
+    """
+    jobs = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/status.json")}
+    counts = Counter(status["state"] for status in jobs.values())
+    lines = [f"{folder}: {', '.join(f'{count} {state}' for state, count in sorted(counts.items())) or 'no jobs'}."]
+    lines += [
+        f"{status['state']}: {name}: {status['error']}" for name, status in sorted(jobs.items()) if status["error"]
+    ]
+    if set(counts) - {"finished"}:
+        lines.append("The same command again skips finished jobs and continues the others.")
+    return "\n".join(lines)
