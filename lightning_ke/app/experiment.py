@@ -47,6 +47,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> float | No
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
         # What a folder that is continued holds is meant to be there.
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty.*")
         # One device needs no `srun`; who asks for several in a cluster has read how.
         warnings.filterwarnings("ignore", message="The `srun` command is available.*")
         seed_everything(config.seed, workers=True, verbose=False)

@@ -11,16 +11,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 # Longer names do not fit into every file system once something is put behind them.
 _LONGEST = 100
 
 
+# The name of the sweep that this process has begun; Hydra says what is swept before it resolves anything.
+_names: list[str] = []
+
+
+def name_sweep(config: DictConfig) -> Path:
+    """Choose the folder of a sweep that begins: named after its experiment, or the job if that is swept or not chosen.
+
+    Args:
+        config: What all jobs of the sweep begin with, Hydra's part included.
+
+    Returns:
+        The folder.
+    """
+    _names.append(config.hydra.runtime.choices.get("experiment") or config.hydra.job.name)
+    return Path(config.hydra.sweep.dir)
+
+
 def sweep_name() -> str:
-    """The folder of a sweep: its experiment's name, or that of the job if the experiment is swept or there is none."""
-    settings = HydraConfig.get()
-    return str(settings.runtime.choices.get("experiment") or settings.job.name)
+    """The name that the sweep of this process was given."""
+    return _names[-1]
 
 
 def job_name() -> str:
@@ -51,6 +67,6 @@ def safe_name(overrides: Sequence[str], experiment: str = "") -> str:
     return f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
-# What the first process has found holds for all jobs, like Hydra's own `now`.
+# What the first process has found holds for the jobs in all others, too: Hydra hands on what is cached, as for `now`.
 OmegaConf.register_new_resolver("ke_sweep", sweep_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("ke_job", job_name, replace=True)

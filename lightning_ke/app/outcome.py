@@ -98,7 +98,9 @@ class Outcome:
         load_best(self.task, self.best.get("fit", self.best["dense"]))
         reestimate = self.config.generations.fit_norm == "reestimate"
         try:
-            slim = self.evolution.slim_network(self.task, self.data.train_dataloader() if reestimate else None)
+            slim: LightningModule = self.evolution.slim_network(
+                self.task, self.data.train_dataloader() if reestimate else None
+            )
         except SlimError as error:  # the training is not lost for that
             print(f"\nThere is no slim network: {error}")
             return None

@@ -11,6 +11,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from lightning_ke.app.folders import name_sweep
 from lightning_ke.app.preflight import check_one_process
 
 
@@ -38,7 +39,7 @@ class SweepWatch(Callback):
         except ValueError as error:
             print(f"ke-train: {error}", file=sys.stderr)
             raise SystemExit(2) from None
-        SweepWatch.folder = Path(config.hydra.sweep.dir)
+        SweepWatch.folder = name_sweep(config)
 
 
 def sweep_summary(folder: Path) -> str:
