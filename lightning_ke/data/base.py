@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
-from lightning_ke.data.images import CenterCrop, Crop, ImageSet, RandomCrop, as_is
+from lightning_ke.arguments import check_whole
+from lightning_ke.data.decode import Undecoded
+from lightning_ke.data.images import CenterCrop, Crop, ImageSet, RandomCrop, ShiftCrop, as_is
+from lightning_ke.data.selection import few_of_each, wrong_labels
 from lightning_ke.losses.pairs import PairBatchSampler
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
-
-
-class DataNotFoundError(FileNotFoundError):
-    """The images are not where they were expected; the message says where to get them and where to put them."""
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -43,6 +43,17 @@ class ImageDataModule(LightningDataModule, ABC):
         mean: Per channel, in units of full intensity.
         std: Per channel, in units of full intensity.
         num_workers: Worker processes per loader.
+        padding: If given, training images are resized to `image_size`, padded by so many pixels and shifted, as is
+            usual for images of 32 px, instead of cropped by `crop_scale`.
+        per_class: How many training images of each class are used; None for all.
+        label_noise: Share of the training labels that are wrong, in [0, 1): another class, drawn uniformly.
+        seed: Seed of what is held out for validation, `per_class` and `label_noise`.
+
+    Raises:
+        ValueError: If an argument is out of range, or (from `setup`) a class has fewer images than `per_class`.
+
+    Attributes:
+        wrong_labels: Positions of the training images whose labels are wrong, once they are read.
     """
 
     #: Channels of an image.
@@ -60,8 +71,20 @@ class ImageDataModule(LightningDataModule, ABC):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         num_workers: int = 0,
+        padding: int | None = None,
+        per_class: int | None = None,
+        label_noise: float = 0.0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        check_whole("padding", padding, least=0)
+        check_whole("per_class", per_class, least=1)
+        check_whole("seed", seed, least=0)
+        check_whole("num_workers", num_workers, least=0)
+        if not 0 <= label_noise < 1:
+            raise ValueError(
+                f"Expected argument `label_noise` to be in [0, 1), but got {label_noise}. It is a share of labels."
+            )
         self.image_size = _positive("image_size", image_size)
         self.eval_resize = round(image_size * 256 / 224) if eval_resize is None else eval_resize
         self.memory_size = round(image_size * 1.5) if memory_size is None else memory_size
@@ -82,6 +105,11 @@ class ImageDataModule(LightningDataModule, ABC):
         self.flip = flip
         self.mean, self.std = tuple(mean), tuple(std)
         self.num_workers = num_workers
+        self.padding = padding
+        self.per_class = per_class
+        self.label_noise = label_noise
+        self.seed = seed
+        self.wrong_labels: Tensor | None = None
         self._sets: dict[str, ImageSet] = {}
 
     @property
@@ -91,14 +119,23 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def read(self, part: str) -> tuple[Sequence[Tensor], Tensor]:
-        """Read one part into memory.
+        """Read one part.
 
         Args:
             part: ``"train"``, ``"val"`` or ``"test"``.
 
         Returns:
-            uint8 images of shape (H, W, C) each, sizes may differ, and int64 labels of shape (N,).
+            uint8 images of shape (H, W, C) each, sizes may differ, or `Undecoded`; and int64 labels of shape (N,).
         """
+
+    def in_memory(self, part: str, count: int) -> bool:
+        """Whether images that were read undecoded are decoded once into memory.
+
+        Args:
+            part: ``"train"``, ``"val"`` or ``"test"``.
+            count: How many images of it are used.
+        """
+        return True
 
     def setup(self, stage: str) -> None:
         """Read the parts that a stage needs; test images are read for testing only.
@@ -109,7 +146,25 @@ class ImageDataModule(LightningDataModule, ABC):
         for part in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
             if part not in self._sets:
                 images, labels = self.read(part)
+                if part == "train":
+                    images, labels = self._choose(images, labels)
+                if isinstance(images, Undecoded) and self.in_memory(part, len(images)):
+                    images = images.decode()
                 self._sets[part] = ImageSet(images, labels, self.crop(part), self.mean, self.std)
+
+    def _choose(self, images: Sequence[Tensor], labels: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        """The training images that are used, with the labels that they are trained with."""
+        if self.per_class is not None:
+            chosen = few_of_each(labels, self.per_class, self.seed)
+            images = images.choose(chosen) if isinstance(images, Undecoded) else [images[i] for i in chosen.tolist()]
+            labels = labels[chosen]
+        if self.label_noise:
+            labels, self.wrong_labels = wrong_labels(labels, self.label_noise, self.num_classes, self.seed)
+            rank_zero_info(
+                f"{len(self.wrong_labels):,} of {len(labels):,} training labels are wrong on purpose "
+                f"(label_noise={self.label_noise}, seed {self.seed})."
+            )
+        return images, labels
 
     def crop(self, part: str) -> Crop:
         """How the images of a part are cut.
@@ -117,6 +172,8 @@ class ImageDataModule(LightningDataModule, ABC):
         Args:
             part: ``"train"``, ``"val"`` or ``"test"``.
         """
+        if part == "train" and self.padding is not None:
+            return ShiftCrop(self.image_size, self.padding, flip=self.flip)
         if part == "train":
             return RandomCrop(self.image_size, self.crop_scale, flip=self.flip)
         return CenterCrop(self.image_size, self.eval_resize)

@@ -1,11 +1,13 @@
-"""Decode the images of a torchvision data set once, in threads, into memory."""
+"""Image files as tensors: decoded once, in threads, into memory, or each time they are asked for."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import torch
@@ -15,11 +17,87 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+class DataNotFoundError(FileNotFoundError):
+    """The images are not where they were expected; the message says where to get them and where to put them."""
+
+
 class LabelledImages(Protocol):
     """What torchvision's image data sets are."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[Any, Any]: ...
+
+
+@dataclass(frozen=True)
+class ListedImages:
+    """A data set that is a list of files.
+
+    Args:
+        files: One path per image.
+        targets: One class per image, from 0.
+        transform: What is done to each image.
+    """
+
+    files: Sequence[Path]
+    targets: Sequence[int]
+    transform: Callable[[Image.Image], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        with Image.open(self.files[index]) as image:
+            return self.transform(image), self.targets[index]
+
+
+@dataclass(frozen=True)
+class Undecoded(Sequence[Tensor]):
+    """Images that are decoded each time they are asked for.
+
+    Args:
+        dataset: Pairs of image tensor and label.
+        positions: Which of them, in which order.
+    """
+
+    dataset: LabelledImages
+    positions: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Undecoded: ...
+    def __getitem__(self, index: int | slice) -> Tensor | Undecoded:
+        """One uint8 image of shape (H, W, C), or some, undecoded."""
+        if isinstance(index, slice):
+            return Undecoded(self.dataset, self.positions[index])
+        position = self.positions[index]
+        try:
+            image: Tensor = self.dataset[position][0]
+        except OSError as error:
+            files = getattr(self.dataset, "files", getattr(self.dataset, "_image_files", None))
+            which = f"number {position} of the list" if files is None else repr(str(files[position]))
+            raise DataNotFoundError(
+                f"Expected image {which} to be readable, but it is not: {error}. Download or unpack the images again."
+            ) from error
+        return image
+
+    def choose(self, chosen: Tensor) -> Undecoded:
+        """Some of the images.
+
+        Args:
+            chosen: Their positions, int64 tensor of shape (M,).
+        """
+        return Undecoded(self.dataset, [self.positions[index] for index in chosen.tolist()])
+
+    def decode(self) -> list[Tensor]:
+        """Decode all images now, in threads."""
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return list(threads.map(self.__getitem__, range(len(self))))
 
 
 def to_memory(side: int) -> Callable[[Image.Image], Tensor]:
@@ -43,15 +121,14 @@ def to_memory(side: int) -> Callable[[Image.Image], Tensor]:
     return transform
 
 
-def decode(dataset: LabelledImages) -> tuple[list[Tensor], Tensor]:
-    """Read every item of a data set whose transform is `to_memory`.
+def labels_of(dataset: Any) -> Tensor:
+    """The labels of a data set, without decoding its images.
 
     Args:
-        dataset: Pairs of image and label.
+        dataset: One of torchvision's, or a `ListedImages`.
 
     Returns:
-        uint8 images of shape (H, W, 3) each, and int64 labels of shape (N,).
+        int64 tensor of shape (N,).
     """
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        items = list(threads.map(dataset.__getitem__, range(len(dataset))))
-    return [image for image, _ in items], torch.tensor([label for _, label in items])
+    # torchvision's older sets have `targets`, its newer ones only `_labels`.
+    return torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset._labels, dtype=torch.int64)

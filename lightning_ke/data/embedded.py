@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -15,10 +16,8 @@ class EmbeddedDataModule(ImageDataModule):
 
     Args:
         image_size: Side of the images that the network sees, in pixels.
-        batch_size: Images per batch and device.
         crop_scale: Smallest and largest share of a training image's area that is cut out.
-        flip: Whether half of the training images are mirrored.
-        num_workers: Worker processes per loader.
+        **options: Further options of `ImageDataModule`.
 
     Example:
         >>> data = EmbeddedDataModule(batch_size=50)
@@ -34,21 +33,12 @@ class EmbeddedDataModule(ImageDataModule):
         self,
         *,
         image_size: int = 28,
-        batch_size: int = 32,
         crop_scale: Sequence[float] = (0.5, 1.0),
-        flip: bool = True,
-        num_workers: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            image_size=image_size,
-            eval_resize=image_size,  # the object fills the image: nothing to cut off
-            batch_size=batch_size,
-            crop_scale=crop_scale,
-            flip=flip,
-            mean=(0.287,),
-            std=(0.355,),
-            num_workers=num_workers,
-        )
+        # The object fills the image: nothing to cut off.
+        own: dict[str, Any] = {"eval_resize": image_size, "mean": (0.287,), "std": (0.355,)}
+        super().__init__(image_size=image_size, crop_scale=crop_scale, **{**own, **options})
 
     @property
     def num_classes(self) -> int:

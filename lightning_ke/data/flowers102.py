@@ -2,64 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_ke.data.base import DataNotFoundError, ImageDataModule
-from lightning_ke.data.decode import decode, to_memory
+from lightning_ke.data.decode import LabelledImages
+from lightning_ke.data.pictures import PictureDataModule
 from lightning_ke.extras import import_extra
 
 
-class Flowers102DataModule(ImageDataModule):
+class Flowers102DataModule(PictureDataModule):
     """Flowers-102 with its official split: 1,020 training, 1,020 validation, 6,149 test images of 102 classes.
 
-    Args:
-        root: The folder that holds ``flowers-102/jpg``, ``flowers-102/imagelabels.mat`` and ``flowers-102/setid.mat``,
-            as ``torchvision.datasets.Flowers102`` reads them.
-        download: Whether torchvision may download them into `root`.
-        image_size: Side of the images that the network sees, in pixels.
-        **options: Further options of `ImageDataModule`.
-
-    Raises:
-        DataNotFoundError: From `setup`, if the images are not there.
+    The folder ``flowers-102`` below `root` holds ``jpg``, ``imagelabels.mat`` and ``setid.mat``.
 
     Source:
         Nilsback, Zisserman: Automated flower classification over a large number of classes (2008).
     """
 
-    def __init__(self, root: str | Path, *, download: bool = False, image_size: int = 224, **options: Any) -> None:
-        super().__init__(image_size=image_size, **options)
-        self.root = Path(root)
-        self.download = download
+    title: ClassVar[str] = "Flowers-102"
+    folder: ClassVar[str] = "flowers-102"
+    origin: ClassVar[str] = (
+        "Download 102flowers.tgz, imagelabels.mat and setid.mat from "
+        "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ and put the unpacked folder jpg and the two .mat "
+        "files there."
+    )
+    classes_in_all: ClassVar[int] = 102
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes: 102."""
-        return 102
-
-    def prepare_data(self) -> None:
-        """Download the images, if that was asked for and they are not there."""
-        if self.download:
-            import_extra("torchvision.datasets", "app").Flowers102(self.root, download=True)
-
-    def read(self, part: str) -> tuple[Sequence[Tensor], Tensor]:
-        """Read one part into memory.
+    def open(
+        self, part: str, transform: Callable[[Any], Tensor] | None = None, *, download: bool = False
+    ) -> LabelledImages:
+        """Open one part.
 
         Args:
             part: ``"train"``, ``"val"`` or ``"test"``.
+            transform: From an image to a tensor.
+            download: Whether torchvision may download it.
         """
         datasets = import_extra("torchvision.datasets", "app")
         import_extra("scipy", "app")  # torchvision reads the two .mat files with it
-        try:
-            images = datasets.Flowers102(self.root, part, transform=to_memory(self.memory_side(part)))
-        except RuntimeError as error:
-            raise DataNotFoundError(
-                f"Expected Flowers-102 in {str(self.root / 'flowers-102')!r}, but it is not (completely) there. "
-                "Download 102flowers.tgz, imagelabels.mat and setid.mat from "
-                "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ and put the unpacked folder jpg and the two .mat "
-                "files there, or set `download=True`."
-            ) from error
-        return decode(images)
+        opened: LabelledImages = datasets.Flowers102(self.root, part, transform=transform, download=download)
+        return opened

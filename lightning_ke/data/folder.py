@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_ke.data.base import DataNotFoundError, ImageDataModule
-from lightning_ke.data.decode import decode, to_memory
+from lightning_ke.data.decode import DataNotFoundError, LabelledImages
+from lightning_ke.data.pictures import PictureDataModule, check_share
 from lightning_ke.extras import import_extra
 
 
-class FolderDataModule(ImageDataModule):
+class FolderDataModule(PictureDataModule):
     """Images in ``ROOT/train/CLASS/``, ``ROOT/val/CLASS/`` and ``ROOT/test/CLASS/``, as ImageFolder reads.
 
     Args:
         root: The folder that holds ``train``, ``val`` and ``test``.
-        image_size: Side of the images that the network sees, in pixels.
-        **options: Further options of `ImageDataModule`.
+        val_share: Share of the training images of each class that are held out for validation; None if there is a
+            folder ``val``.
+        **options: Further options of `PictureDataModule`.
 
     Raises:
         DataNotFoundError: From `setup`, if a part or its images are not there.
         ValueError: From `setup`, if a part has other classes than ``train``.
     """
 
-    def __init__(self, root: str | Path, *, image_size: int = 224, **options: Any) -> None:
-        super().__init__(image_size=image_size, **options)
-        self.root = Path(root)
+    title: ClassVar[str] = "this folder"
+    folder: ClassVar[str] = ""
+    origin: ClassVar[str] = "Put your images there."
+    downloads: ClassVar[bool] = False
+
+    def __init__(self, root: str | Path, *, val_share: float | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
+        check_share(val_share)
+        self.val_share = val_share
 
     @cached_property
     def classes(self) -> list[str]:
@@ -41,11 +48,15 @@ class FolderDataModule(ImageDataModule):
         """Number of classes."""
         return len(self.classes)
 
-    def read(self, part: str) -> tuple[Sequence[Tensor], Tensor]:
-        """Read one part into memory.
+    def open(
+        self, part: str, transform: Callable[[Any], Tensor] | None = None, *, download: bool = False
+    ) -> LabelledImages:
+        """Open one part.
 
         Args:
             part: ``"train"``, ``"val"`` or ``"test"``.
+            transform: From an image to a tensor.
+            download: Not possible.
         """
         if different := set(self._classes(part)) ^ set(self.classes):
             raise ValueError(
@@ -54,10 +65,10 @@ class FolderDataModule(ImageDataModule):
             )
         datasets = import_extra("torchvision.datasets", "app")
         try:
-            images = datasets.ImageFolder(self.root / part, transform=to_memory(self.memory_side(part)))
+            opened: LabelledImages = datasets.ImageFolder(self.root / part, transform=transform)
         except FileNotFoundError as error:
             raise self._not_found(part) from error
-        return decode(images)
+        return opened
 
     def _classes(self, part: str) -> list[str]:
         folder = self.root / part
@@ -67,7 +78,8 @@ class FolderDataModule(ImageDataModule):
         return classes
 
     def _not_found(self, part: str) -> DataNotFoundError:
+        hint = " Or set `val_share=0.1` to hold out training images." if part == "val" else ""
         return DataNotFoundError(
             f"Expected images in {str(self.root / part / 'CLASS')!r} for every class, but they are not (all) there. "
-            f"Put the {part} images there, one folder for each class."
+            f"Put the {part} images there, one folder for each class.{hint}"
         )

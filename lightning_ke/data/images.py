@@ -90,6 +90,34 @@ class RandomCrop:
 
 
 @dataclass(frozen=True)
+class ShiftCrop:
+    """Each image padded with black and cut out at a random place, and half of them mirrored (RandomCrop with padding).
+
+    Args:
+        size: Side of the result, in pixels; other images are resized to it first.
+        padding: How far an image is shifted at most, in pixels.
+        flip: Whether half of the images are mirrored.
+    """
+
+    size: int
+    padding: int = 4
+    flip: bool = True
+
+    def __call__(self, images: Sequence[Tensor]) -> Tensor:
+        """Cut a batch, each image at its own place."""
+        batch = torch.stack([_resize(image, self.size) for image in images])
+        corners = torch.randint(2 * self.padding + 1, (len(images), 2))
+        mirrored = torch.rand(len(images)) < 0.5
+        padded = F.pad(batch, (self.padding,) * 4)
+        span = torch.arange(self.size)
+        rows, columns = (corners[:, axis, None] + span for axis in (0, 1))
+        numbers = torch.arange(len(images))[:, None, None]
+        # Advanced indices around a slice put the channels last.
+        batch = padded[numbers, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return torch.where(mirrored[:, None, None, None], batch.flip(3), batch) if self.flip else batch
+
+
+@dataclass(frozen=True)
 class CenterCrop:
     """The middle of each image after its shorter side was resized (Resize and CenterCrop).
 

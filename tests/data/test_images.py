@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from lightning_ke.data.images import CenterCrop, ImageSet, RandomCrop, as_is
+from lightning_ke.data.images import CenterCrop, ImageSet, RandomCrop, ShiftCrop, as_is
 
 
 def smooth_image(height, width):
@@ -57,6 +57,19 @@ def test_without_flip_no_image_is_mirrored():
     torch.manual_seed(0)
     batch = RandomCrop(16, flip=False)([smooth_image(40, 40)] * 32)
     assert (batch[:, 0, 8, -1].int() > batch[:, 0, 8, 0].int()).all()
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_shifted_images_are_windows_of_the_padded_one(flip):
+    torch.manual_seed(0)
+    image = torch.randint(1, 256, (6, 6, 3), dtype=torch.uint8)
+    padded = torch.nn.functional.pad(image.permute(2, 0, 1), (2, 2, 2, 2))
+    windows = {(y, x): padded[:, y : y + 6, x : x + 6] for y in range(5) for x in range(5)}
+    seen = set()
+    for cut in ShiftCrop(6, padding=2, flip=flip)([image] * 300):
+        seen |= {(*key, 0) for key, window in windows.items() if torch.equal(cut, window)}
+        seen |= {(*key, 1) for key, window in windows.items() if torch.equal(cut.flip(2), window)}
+    assert seen == {(y, x, mirrored) for y in range(5) for x in range(5) for mirrored in range(1 + flip)}
 
 
 @pytest.mark.parametrize("size", [(73, 110), (110, 73), (73, 73), (150, 91)])
