@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lightning_ke.app import folders as folders  # every process that runs a job must know how to name it
-from lightning_ke.app.answers import sentence_for
+from lightning_ke.app.answers import answered, sentence_for
 from lightning_ke.app.messages import line_for
 from lightning_ke.app.preflight import check_complete, check_one_process
 from lightning_ke.app.resume import check_same, relocated
@@ -37,12 +37,13 @@ def job(config: DictConfig) -> float | None:
     record = RunFolder(Path(settings.runtime.output_dir))
     if settings.mode == RunMode.MULTIRUN:
         return _sweep_job(config, record)
-    check_complete(config)
-    if is_first_process():
-        record.check_new()
-    from lightning_ke.app.experiment import run
+    with answered():  # here, and not by Hydra, which has lines of its own to add
+        check_complete(config)
+        if is_first_process():
+            record.check_new()
+        from lightning_ke.app.experiment import run
 
-    return run(config, record.path)
+        return run(config, record.path)
 
 
 def _sweep_job(config: DictConfig, record: RunFolder) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -27,22 +26,10 @@ def main() -> None:
         import_extra("hydra", "app")
     except ModuleNotFoundError as error:
         raise SystemExit(f"ke-train: {error}") from None
-    from lightning_ke.app.messages import line_for
+    from lightning_ke.app.answers import answered, errors_raised
 
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR")
-    # Hydra prints what goes wrong while composing in a way of its own; under this variable it raises instead.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
+    with errors_raised(), answered():
         _dispatch(sys.argv[1:])
-    except Exception as error:
-        line = None if wants_traceback else line_for(error, config_dir())
-        if line is None:
-            raise
-        print(f"ke-train: {line}", file=sys.stderr)
-        raise SystemExit(2) from None
-    finally:
-        if wants_traceback is None:
-            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def _dispatch(arguments: list[str]) -> None:
