@@ -31,7 +31,7 @@ EPOCHS = {"small": 200, "paper": 2000}
 RATES = (0.064, 0.128, 0.256)
 # Without a redraw nobody asks how good the fit hypothesis is, and scoring it costs another validation.
 UNSCORED = "generations.score_fit=false"
-NOTHING = "generations.reset=none"
+NOTHING = "redraw=none"
 LLF = ("split=layers", "split.start=layer4")
 
 
