@@ -1,4 +1,4 @@
-"""What a run looks like afterwards: tables."""
+"""What runs look like afterwards: tables, and the page of `ke-report`."""
 
 from lightning_ke.report.table import NetworkRow, Table, generation_table, network_table
 
