@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from lightning_ke.masks import Mask, load_mask
     from lightning_ke.redrawing import redraw
     from lightning_ke.resets import Reset, ShrinkPerturb, list_resets
-    from lightning_ke.slim import extract_slim
+    from lightning_ke.slim import extract_slim, load_slim, save_slim
     from lightning_ke.splits.base import Split
     from lightning_ke.splits.compose import Compose
     from lightning_ke.splits.draw import draw_mask
@@ -108,9 +108,11 @@ _HOME = {
     "list_resets": "resets",
     "list_splits": "splits",
     "load_mask": "masks",
+    "load_slim": "slim",
     "measure_cost": "cost",
     "plot_history": "history",
     "redraw": "redrawing",
+    "save_slim": "slim",
     "write_history_csv": "history",
 }
 
@@ -141,9 +143,11 @@ __all__ = [
     "list_resets",
     "list_splits",
     "load_mask",
+    "load_slim",
     "measure_cost",
     "plot_history",
     "redraw",
+    "save_slim",
     "write_history_csv",
 ]
 

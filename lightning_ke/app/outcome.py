@@ -107,13 +107,10 @@ class Outcome:
         return slim
 
     def _save(self, slim: LightningModule) -> Path:
-        mask, path = self.evolution.mask, self.folder.path / "slim.pt"
-        assert mask is not None
-        assert mask.structure is not None
-        with replacing(path) as temporary:
-            temporary.unlink()
-            prefix = "" if backbone(slim) is slim else "backbone."
-            save_slim_file(temporary, backbone(slim), mask.structure, self.task.hparams.get("config"), prefix)
+        path = self.folder.path / "slim.safetensors"
+        assert self.evolution.mask is not None
+        part = None if backbone(slim) is slim else "backbone"
+        save_slim_file(path, slim, self.evolution.mask, part, self.task.hparams.get("config"))
         return path
 
     def _results(self, networks: list[NetworkRow]) -> dict[str, Any]:

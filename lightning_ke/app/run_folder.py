@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_ke.app.files import explained, write_text
 
 # What a run writes at its end, once the test images have been looked at.
-_RESULTS = ("results.json", "tables.md", "history.png", "slim.pt", "slim.safetensors")
+_RESULTS = ("results.json", "tables.md", "history.png", "slim.safetensors")
 
 
 class RunFolder:

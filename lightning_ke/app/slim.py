@@ -36,7 +36,13 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(2, f"ke-slim: {error}\n")
     parameters = sum(parameter.numel() for parameter in slim.parameters())
     print(f"Slim network with {parameters:,} parameters written to {options.out}")
-    print(f'Read it by: from lightning_ke.app.slim_file import load_slim_file; load_slim_file("{options.out}")')
+    if factory is None:
+        where, reader = "lightning_ke.app.slim_file", "load_slim_file"
+        print(f'Read it by: from {where} import {reader}; {reader}("{options.out}")')
+    else:
+        module, _, function = options.factory.partition(":")
+        read = f'ke.load_slim("{options.out}", {function})'
+        print(f"Read it by: import lightning_ke as ke; from {module} import {function}; {read}")
 
 
 if __name__ == "__main__":

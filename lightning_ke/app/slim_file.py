@@ -1,82 +1,64 @@
-"""A slim network on disk: its weights, which channels they are, and how the dense network is built."""
+"""Slim networks of experiments: files that also say how their dense network is built, out of runs and checkpoints."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from lightning_ke.slim import extract_slim, shrink
-from lightning_ke.structure import Structure
+from lightning_ke.app.backbones import torchvision_backbone
+from lightning_ke.slim import extract_slim, load_slim, save_slim
+from lightning_ke.slim.files import read_metadata
 
-_VERSION = 1
-# A file may come from anybody: only this function is called because a file says so.
-_KNOWN_BUILDER = "lightning_ke.app.backbones.torchvision_backbone"
+if TYPE_CHECKING:
+    from lightning_ke.masks import Mask
+
+_KEY = "lightning_ke.backbone"
+_BUILDER = "lightning_ke.app.backbones.torchvision_backbone"
 
 
 def save_slim_file(
-    path: Path, slim: nn.Module, structure: Structure, config: Mapping[str, Any] | None, prefix: str = ""
+    path: Path, slim: nn.Module, mask: Mask, part: str | None = None, config: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a slim network.
-
-    Args:
-        path: The new file.
-        slim: The slim network.
-        structure: Which channels of the dense network it has.
-        config: How the dense network is built, in plain values; None if only the user's code knows.
-        prefix: What stands before the slim network's names in `structure` (``"backbone."`` in a LightningModule).
-
-    Raises:
-        FileExistsError: If there is such a file.
-    """
-    if path.exists():
-        raise FileExistsError(
-            f"Expected the output {str(path)!r} not to exist, but it does. Choose another name or remove it."
-        )
-    structure = replace(
-        structure,
-        cuts={name.removeprefix(prefix): cut for name, cut in structure.cuts.items()},
-        scales={name.removeprefix(prefix): scale for name, scale in structure.scales.items()},
-        calls=(),  # these serve the proof, which has been done
-    )
-    content = {
-        "version": _VERSION,
-        "state_dict": slim.state_dict(),
-        "structure": structure.state_dict(),
-        "config": None if config is None else dict(config),
-    }
-    torch.save(content, path)
-
-
-def load_slim_file(path: str | Path, factory: Callable[[], nn.Module] | None = None) -> nn.Module:
-    """Read a slim network that `ke-train` or `ke-slim` wrote.
+    """Write a slim network, and how its dense network is built.
 
     Args:
         path: The file.
-        factory: Builds the dense network; None for one of torchvision's, which the file describes.
+        slim: The slim network, or a task that holds it.
+        mask: The mask it was cut by.
+        part: Canonical name of the network inside the task; None for all of it.
+        config: The dense network's configuration, in plain values; None if only the user's code knows how it is built.
+    """
+    save_slim(slim, path, mask, part, None if config is None else {_KEY: json.dumps(dict(config))})
+
+
+def load_slim_file(path: str | Path) -> nn.Module:
+    """Read a slim network that `ke-train`, or `ke-slim` without `--factory`, wrote.
+
+    Args:
+        path: The file.
 
     Returns:
         The slim network, in evaluation mode.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a slim network's, or if a factory is needed to build it.
+        ValueError: If it is not a slim network's, or does not say how the dense network is built.
     """
-    content = _read(Path(path))
-    if content.get("version") != _VERSION or "structure" not in content:
+    described = read_metadata(path).get(_KEY)
+    if described is None:
         raise ValueError(
-            f"Expected {str(path)!r} to be written by `ke-train` or `ke-slim`, but it holds no slim network."
+            f"Expected {str(path)!r} to say how its dense network is built, but only your code knows that. Read it by "
+            "`lightning_ke.load_slim(path, model_factory)` with a function that builds the dense network."
         )
-    network = factory() if factory is not None else _build_known(content["config"])
-    shrink(network, Structure.from_state_dict(content["structure"]))
-    network.load_state_dict(content["state_dict"])
-    return network.eval()
+    return load_slim(path, _builder(json.loads(described), str(path))).eval()
 
 
 def slim_from_checkpoint(path: Path, out: Path, factory: Callable[[], nn.Module] | None = None) -> nn.Module:
@@ -85,32 +67,40 @@ def slim_from_checkpoint(path: Path, out: Path, factory: Callable[[], nn.Module]
     Args:
         path: A checkpoint that a Trainer with the `KnowledgeEvolution` callback wrote.
         out: The new file.
-        factory: Builds the module whose state_dict the checkpoint holds; None for a checkpoint of `ke-train`.
+        factory: Builds the module whose state_dict the checkpoint holds, which is then written as a whole; None for a
+            checkpoint of `ke-train`, whose backbone is written.
 
     Returns:
         The slim network.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the checkpoint holds no mask, or a factory is needed to build its network.
+        ValueError: If the checkpoint holds no mask, if a factory is needed to build its network, or if it builds
+            another one.
     """
     from lightning_ke.masks import load_mask
     from lightning_ke.tasks import Classification
 
     mask = load_mask(path)
-    content = _read(path)
+    content = torch.load(path, map_location="cpu", weights_only=True)
     hyperparameters = content.get("hyper_parameters", {})
     config = hyperparameters.get("config")
-    if factory is not None:
-        module, prefix, config = factory(), "", None
+    if factory is None:
+        module: nn.Module = Classification(_builder(config, str(path))(), hyperparameters["num_classes"])
     else:
-        module, prefix = Classification(_build_known(config), hyperparameters["num_classes"]), "backbone."
-    module.load_state_dict(content["state_dict"])
+        module = factory()
+    try:
+        module.load_state_dict(content["state_dict"])
+    except RuntimeError as error:  # of torch, with one line for each tensor
+        raise ValueError(
+            f"Expected the network of {str(path)!r}, but what was built has other weights "
+            f"({' '.join(str(error).split()[:30])} ...). Let the factory build the module that was trained."
+        ) from error
     slim = extract_slim(module, mask)
-    if prefix:
-        slim = slim.get_submodule(prefix.rstrip("."))
-    assert mask.structure is not None  # else `extract_slim` has refused
-    save_slim_file(out, slim, mask.structure, config, prefix)
+    if factory is None:
+        save_slim_file(out, slim, mask, "backbone", config)
+        return slim.get_submodule("backbone")
+    save_slim_file(out, slim, mask)
     return slim
 
 
@@ -138,23 +128,17 @@ def find_factory(name: str) -> Callable[[], nn.Module]:
     return factory
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected {str(path)!r} to be a file, but there is none.")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict):
-        raise ValueError(f"Expected {str(path)!r} to hold a network, but it holds a {type(content).__name__}.")
-    return content
+def _builder(config: Any, source: str) -> Callable[[], nn.Module]:
+    """What builds the dense network that a file describes: this package's own builder or nothing.
 
-
-def _build_known(config: Mapping[str, Any] | None) -> nn.Module:
-    from lightning_ke.app.build import build
-
-    if config is None or config.get("_target_") != _KNOWN_BUILDER:
+    A file may come from anybody. It gives that builder plain values, and names no other function.
+    """
+    arguments = dict(config) if isinstance(config, Mapping) else {}
+    plain = all(isinstance(value, (str, int, float)) for value in arguments.values())
+    if not plain or arguments.pop("_target_", None) != _BUILDER:
         raise ValueError(
-            "Expected the file to describe a torchvision network, but only your code knows how this one is built. Give "
-            "a function without arguments that builds it: `ke-slim --factory module:function`, or "
-            "`load_slim_file(path, factory=...)`."
+            f"Expected {source!r} to describe a torchvision network, but only your code knows how this one is built. "
+            "Name a function without arguments that builds it: `ke-slim --factory module:function`, or "
+            "`lightning_ke.load_slim(path, model_factory)`."
         )
-    network: nn.Module = build(config)
-    return network
+    return partial(torchvision_backbone, **arguments)

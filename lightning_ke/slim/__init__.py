@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_ke.slim.cut import refresh, shrink
 from lightning_ke.slim.extract import extract_slim
+from lightning_ke.slim.files import load_slim, save_slim
 from lightning_ke.slim.proof import SlimError, verify_slim
 
-__all__ = ["SlimError", "extract_slim", "refresh", "shrink", "verify_slim"]
+__all__ = ["SlimError", "extract_slim", "load_slim", "refresh", "save_slim", "shrink", "verify_slim"]

@@ -19,13 +19,23 @@ def composed(*overrides):
         return compose("train", list(overrides))
 
 
+def _run(*command, cwd=None):
+    world = os.environ | {"PYTHONPATH": str(Path(lightning_ke.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, check=False, cwd=cwd, env=world
+    )
+
+
 def python(code, *arguments, cwd=None):
     """Run a piece of Python."""
-    world = os.environ | {"PYTHONPATH": str(Path(lightning_ke.__file__).parents[1])}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=world)
+    return _run("-c", code, *arguments, cwd=cwd)
 
 
 def ke(name, *arguments, cwd=None):
     """Run `ke-train` or `ke-slim`."""
     return python(f"from lightning_ke.app.{name} import main; main()", *arguments, cwd=cwd)
+
+
+def module(name, *arguments, cwd=None):
+    """Run `python -m lightning_ke.app.NAME`."""
+    return _run("-m", f"lightning_ke.app.{name}", *arguments, cwd=cwd)

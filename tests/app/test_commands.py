@@ -4,13 +4,16 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from lightning_ke.app import slim
 from lightning_ke.app.backbones import torchvision_backbone
-from lightning_ke.app.slim_file import find_factory, load_slim_file
+from lightning_ke.app.slim_file import load_slim_file
 from lightning_ke.data import EmbeddedDataModule
-from tests.app.commands import ke
+from tests.app.commands import ke, module
 
+BUILDER = "lightning_ke.app.backbones.torchvision_backbone"
 SHORT = ["experiment=smoke", "generations.count=2", "generations.epochs=1", "warmup=0"]
 
 
@@ -25,7 +28,7 @@ def finished(tmp_path_factory):
 
 def test_it_says_where_everything_is_and_it_is_there(finished):
     folder, printed = finished
-    for name in ("config.yaml", "checkpoints", "slim.pt", "tables.md", "results.json", "history.png"):
+    for name in ("config.yaml", "checkpoints", "slim.safetensors", "tables.md", "results.json", "history.png"):
         assert str(folder / name) in printed or f"out/{name}" in printed
         assert (folder / name).exists()
     assert (folder / "log" / "metrics.csv").is_file()
@@ -58,7 +61,7 @@ def test_networks_are_chosen_on_validation_and_their_scores_are_true(finished):
     data = EmbeddedDataModule(batch_size=250)
     data.setup("fit")
     data.setup("test")
-    for name, network in (("dense", dense.eval()), ("slim", load_slim_file(folder / "slim.pt"))):
+    for name, network in (("dense", dense.eval()), ("slim", load_slim_file(folder / "slim.safetensors"))):
         for part, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
             with torch.no_grad():
                 right = torch.cat([network(images).argmax(1) == labels for images, labels in loader])
@@ -68,7 +71,7 @@ def test_networks_are_chosen_on_validation_and_their_scores_are_true(finished):
 
 def test_the_slim_network_is_smaller_and_trains(finished):
     folder, _ = finished
-    small = load_slim_file(folder / "slim.pt").train()
+    small = load_slim_file(folder / "slim.safetensors").train()
     dense = torchvision_backbone("resnet18", num_classes=10, in_channels=1, width=0.25)
     share = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in dense.parameters())
     assert 0.2 < share < 0.3
@@ -102,16 +105,18 @@ def ke_slim(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_ke_slim_makes_the_same_network_from_the_checkpoint(finished, tmp_path):
+def test_ke_slim_makes_the_same_network_from_the_checkpoint(finished, tmp_path, monkeypatch):
     folder, _ = finished
-    done = ke("slim", folder / "checkpoints" / "best-fit.ckpt", "again.pt", cwd=tmp_path)
+    done = module("slim", folder / "checkpoints" / "best-fit.ckpt", "again.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "again.pt" in done.stdout
-    ours, again = load_slim_file(folder / "slim.pt"), load_slim_file(tmp_path / "again.pt")
+    assert "again.safetensors" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    exec(done.stdout.splitlines()[-1].removeprefix("Read it by: "), {})
+    ours, again = load_slim_file(folder / "slim.safetensors"), load_slim_file(tmp_path / "again.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), again.state_dict().values(), strict=True))
 
 
-def test_ke_slim_with_a_factory_for_other_modules(finished, tmp_path, ke_slim):
+def test_ke_slim_with_a_factory_for_other_modules(finished, tmp_path, ke_slim, monkeypatch):
     folder, _ = finished
     (tmp_path / "nets_of_a_stranger.py").write_text(
         "from lightning_ke.app.backbones import torchvision_backbone\n"
@@ -119,15 +124,17 @@ def test_ke_slim_with_a_factory_for_other_modules(finished, tmp_path, ke_slim):
         "def make():\n"
         "    return Classification(torchvision_backbone('resnet18', 10, in_channels=1, width=0.25), 10)\n"
     )
-    factory = "nets_of_a_stranger:make"
-    assert ke_slim(folder / "checkpoints" / "best-fit.ckpt", "mine.pt", "--factory", factory)[0] == 0
-    state = torch.load(tmp_path / "mine.pt", weights_only=True)["state_dict"]
-    ours = load_slim_file(folder / "slim.pt").state_dict()
+    code, printed = ke_slim(
+        folder / "checkpoints" / "best-fit.ckpt", "mine.safetensors", "--factory", "nets_of_a_stranger:make"
+    )
+    assert code == 0
+    state = load_file(tmp_path / "mine.safetensors")
+    ours = load_slim_file(folder / "slim.safetensors").state_dict()
     assert all(torch.equal(state[f"backbone.{name}"], value) for name, value in ours.items())
-    with pytest.raises(ValueError, match="Give a function without arguments that builds it"):
-        load_slim_file("mine.pt")
-    again = load_slim_file("mine.pt", find_factory(factory))
-    assert all(torch.equal(state[name], value) for name, value in again.state_dict().items())
+    with pytest.raises(ValueError, match=r"only your code knows that. Read it by `lightning_ke\.load_slim"):
+        load_slim_file("mine.safetensors")
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(printed.splitlines()[-1].removeprefix("Read it by: "), {})  # what it prints can be copied into Python
 
 
 @pytest.mark.parametrize(
@@ -139,24 +146,47 @@ def test_ke_slim_with_a_factory_for_other_modules(finished, tmp_path, ke_slim):
         (["plain.ckpt", "out.pt", "--factory", "nets"], "to be module:function, but got 'nets'"),
         (["plain.ckpt", "out.pt", "--factory", "no_such_module:make"], "No module named 'no_such_module'"),
         (["plain.ckpt", "out.pt", "--factory", "json:make"], "'json' has no function 'make'"),
+        (["plain.ckpt", "out.pt", "--factory", "torch.nn:Sigmoid"], "Draw the mask with a structured split."),
+        (["foreign.ckpt", "out.pt"], "to describe a torchvision network, but only your code knows how this one is"),
+        (["cut.ckpt", "out.pt"], "It may be truncated; use an earlier checkpoint."),
     ],
 )
 def test_ke_slim_refuses_in_one_line(tmp_path, ke_slim, arguments, sentence):
     mask = {"version": 1, "entries": {"w": {"shape": [2], "fit": True}}, "structure": None}
     held = {"KnowledgeEvolution": {"mask": mask}} if "--factory" in arguments else {}
     torch.save({"state_dict": {}, "callbacks": held}, tmp_path / "plain.ckpt")
+    torch.save({"state_dict": {}, "callbacks": {"KnowledgeEvolution": {"mask": mask}}}, tmp_path / "foreign.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes((tmp_path / "plain.ckpt").read_bytes()[:-100])
     code, printed = ke_slim(*arguments)
     assert code == 2
     assert sentence in printed.splitlines()[-1]
     assert not (tmp_path / "out.pt").exists()
 
 
-def test_a_slim_file_cannot_name_what_is_called(finished, tmp_path):
+def test_ke_slim_refuses_a_factory_of_another_network(finished, tmp_path, ke_slim):
+    folder, _ = finished
+    code, printed = ke_slim(folder / "checkpoints" / "last.ckpt", "out", "--factory", "torch.nn:Sigmoid")
+    assert code == 2
+    assert "what was built has other weights" in printed
+    assert printed.strip().endswith("Let the factory build the module that was trained.")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_target_": "os.mkdir", "path": "made"},
+        {"_target_": BUILDER, "name": {"_target_": "os.mkdir", "path": "made"}, "num_classes": 10},
+        ["os.mkdir"],
+    ],
+)
+def test_a_slim_file_cannot_name_what_is_called(finished, tmp_path, monkeypatch, config):
     """A file may come from anybody: it must not choose the function that builds its network."""
     folder, _ = finished
-    content = torch.load(folder / "slim.pt", weights_only=True)
-    content["config"] = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
-    torch.save(content, tmp_path / "evil.pt")
+    monkeypatch.chdir(tmp_path)
+    with safe_open(folder / "slim.safetensors", "pt") as file:
+        strings = file.metadata() | {"lightning_ke.backbone": json.dumps(config)}
+    save_file(load_file(folder / "slim.safetensors"), "evil.safetensors", strings)
     with pytest.raises(ValueError, match="only your code knows"):
-        load_slim_file(tmp_path / "evil.pt")
+        load_slim_file("evil.safetensors")
     assert not (tmp_path / "made").exists()

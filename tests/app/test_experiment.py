@@ -32,7 +32,7 @@ def test_every_experiment_runs(tmp_path, monkeypatch, name):
     own = [f"datamodule.root={tmp_path}", "backbone.width=0.25"] if name == "flowers102" else []
     score = run(composed(f"experiment={name}", *SHORT, *own), tmp_path / "out")
     assert 0 <= score <= 1
-    assert (tmp_path / "out" / "slim.pt").is_file()
+    assert (tmp_path / "out" / "slim.safetensors").is_file()
 
 
 @pytest.mark.parametrize("split", ["wels", "layers", "random-each-generation"])
@@ -40,7 +40,7 @@ def test_splits_without_a_slim_network_run_to_the_end(tmp_path, split):
     run(composed("experiment=smoke", *SHORT, f"split={split}"), tmp_path / "out")
     networks = json.loads((tmp_path / "out" / "results.json").read_text())["networks"]
     assert set(networks) == {"dense"}
-    assert not (tmp_path / "out" / "slim.pt").exists()
+    assert not (tmp_path / "out" / "slim.safetensors").exists()
 
 
 @pytest.mark.parametrize(
