@@ -84,7 +84,7 @@ def test_a_second_run_into_the_same_folder_is_refused(finished):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"}
     done = ke("train", *SHORT, "seed=1", "hydra.run.dir=out", cwd=folder.parent)
     assert done.returncode == 2
-    assert done.stderr.strip().endswith("Remove it, or choose another by hydra.run.dir=DIR.")
+    assert done.stderr.strip().endswith("remove it, or choose another by hydra.run.dir=DIR.")
     assert before == {path: path.read_bytes() for path in before}
 
 
