@@ -42,18 +42,20 @@ class SweepWatch(Callback):
         SweepWatch.folder = name_sweep(config)
 
 
-def sweep_summary(folder: Path) -> str:
+def sweep_summary(folder: Path, failed: Exception | None = None) -> str:
     """Say how many jobs of a sweep's folder are in which state, and which ones failed why.
 
     Args:
         folder: The sweep's folder.
+        failed: What the sweep was told of a job that failed; the job's folder may hold another run, which did not.
     """
     jobs = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/status.json")}
     counts = Counter(status["state"] for status in jobs.values())
     lines = [f"{folder}: {', '.join(f'{count} {state}' for state, count in sorted(counts.items())) or 'no jobs'}."]
-    lines += [
-        f"{status['state']}: {name}: {status['error']}" for name, status in sorted(jobs.items()) if status["error"]
-    ]
-    if set(counts) - {"finished"}:
+    errors = [f"failed: {name}: {status['error']}" for name, status in sorted(jobs.items()) if status["error"]]
+    if failed is not None and f"failed: {failed}" not in errors:
+        errors.append(f"failed: {failed}")
+    lines += errors
+    if errors or set(counts) - {"finished"}:
         lines.append("The same command again skips finished jobs and continues the others.")
     return "\n".join(lines)

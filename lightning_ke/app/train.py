@@ -45,13 +45,16 @@ def _dispatch(arguments: list[str]) -> None:
     from lightning_ke.app.job import SweepJobError, job
     from lightning_ke.app.sweep import SweepWatch, sweep_summary
 
+    failed: SweepJobError | None = None
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(job)()
-    except SweepJobError:
-        raise SystemExit(1) from None  # said by the job itself, and once more below
+    except SweepJobError as error:
+        failed = error
     finally:
         if SweepWatch.folder is not None:
-            print(sweep_summary(SweepWatch.folder))
+            print(sweep_summary(SweepWatch.folder, failed))
+    if failed is not None:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

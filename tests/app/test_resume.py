@@ -1,0 +1,107 @@
+"""A run that was killed goes on as if nothing had happened, and a finished one may be made longer."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Callback
+
+from lightning_ke.app.run_folder import RunFolder
+from tests.app.processes import DEATHS, TINY, differences, ke_train
+
+
+class BlocksTables(Callback):
+    """Lets the run fail at its very end, once: a folder lies where the tables go."""
+
+    def on_train_start(self, trainer, *_):
+        if trainer.current_epoch == 0:
+            Path(trainer.default_root_dir, "tables.md").mkdir()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, printed = ke_train(folder, *TINY, "hydra.run.dir=out")
+    assert code == 0, printed
+    return folder / "out"
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_killed_run_goes_on_bit_for_bit(whole, tmp_path, death):
+    code, _ = ke_train(tmp_path, *TINY, *DEATHS[death], "hydra.run.dir=out")
+    assert code == -signal.SIGKILL
+    status = RunFolder(tmp_path / "out").status
+    assert status["state"] == "running"  # it had no chance to say anything else
+    assert not (tmp_path / "out" / "results.json").exists()  # test images are for the end
+    before = status["seconds"]
+    code, printed = ke_train(tmp_path, "resume=out")
+    assert code == 0, printed
+    assert differences(whole, tmp_path / "out") == []
+    status = RunFolder(tmp_path / "out").status
+    assert status["state"] == "finished"
+    assert status["seconds"] > before > 0
+
+
+def test_a_longer_run_is_the_one_that_was_long_from_the_start(whole, tmp_path):
+    """The folder has been moved in between, too."""
+    code, printed = ke_train(tmp_path, *TINY, "generations.count=1", "hydra.run.dir=out")
+    assert code == 0, printed
+    shutil.move(tmp_path / "out", tmp_path / "moved")
+    first = (tmp_path / "moved" / "results.json").read_bytes()
+    code, printed = ke_train(tmp_path, "resume=moved", "generations.count=2")
+    assert code == 0, printed
+    kept = {"results": ".json", "tables": ".md", "history": ".png"}
+    assert (tmp_path / "moved" / "results-1-generations.json").read_bytes() == first
+    for path in (tmp_path / "moved").glob("*-1-generations.*"):
+        assert path.name in printed
+        kept.pop(path.stem.removesuffix("-1-generations"), None)
+        path.unlink()
+    assert not kept
+    assert differences(whole, tmp_path / "moved") == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["resume=out"], 0, "The run in out is finished: see out/tables.md. For more generations: ke-train resume=out"),
+        (["resume=nowhere"], 2, "Expected 'nowhere' to hold a run, but it has no config.yaml."),
+        (["resume=out", "split.rate=0.3"], 2, "Expected `split.rate=0.5` as in "),
+        (["resume=out", "optimizer=adamw"], 2, "Expected `optimizer=None` as in "),
+        (["resume=out", "generations.count=1"], 2, "Expected `generations.count` to be at least 2, as in "),
+        (["resume=out", "generations.cont=3"], 2, "There is no key 'generations.cont'. Did you mean"),
+        (["resume=out", "-m"], 2, "Expected nothing but key=value beside resume=DIR, but got '-m'."),
+    ],
+)
+def test_what_cannot_go_on_is_one_line_and_changes_nothing(whole, arguments, code, sentence):
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    answered, printed = ke_train(whole.parent, *arguments)
+    assert (answered, len(printed.strip().splitlines())) == (code, 1), printed
+    assert printed.removeprefix("ke-train: ").startswith(sentence)
+    assert before == {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+
+
+def test_two_processes_do_not_work_in_one_folder(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "out")
+    record = RunFolder(tmp_path / "out")
+    with record.claimed(record.config, str, resume=True):
+        code, printed = ke_train(tmp_path, "resume=out", "generations.count=3")
+    assert code == 2
+    assert "Expected nobody to be at work in" in printed
+
+
+def test_a_failed_end_is_made_up_for(whole, tmp_path):
+    """No room for the results: the training is not lost, and what is missing comes with the next attempt."""
+    code, printed = ke_train(tmp_path, *TINY, "hydra.run.dir=out", f"+callbacks.block._target_={__name__}.BlocksTables")
+    assert code != 0
+    status = RunFolder(tmp_path / "out").status
+    assert status["state"] == "failed"
+    assert "tables.md" in status["error"]
+    (tmp_path / "out" / "tables.md").rmdir()
+    code, printed = ke_train(tmp_path, "resume=out")
+    assert code == 0, printed
+    assert json.loads((tmp_path / "out" / "status.json").read_text())["error"] is None
+    assert differences(whole, tmp_path / "out") == []
