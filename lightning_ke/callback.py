@@ -16,8 +16,6 @@ from lightning_ke.compatibility import (
     Trainer,
     check_trainer,
     choose_seed,
-    rebuilds_loader_iterator,
-    resumes_within_epoch,
 )
 from lightning_ke.endings import GenerationEnd, check_fit_goals, check_goals, get_ending, plan_run
 from lightning_ke.fit_scoring import FitScorer, metrics_of_validation, recalibrate_norm
@@ -25,6 +23,16 @@ from lightning_ke.history import free_path, write_history_csv
 from lightning_ke.masks import Mask
 from lightning_ke.resets import Reset, get_reset
 from lightning_ke.restart import install_horizon
+from lightning_ke.resume import (
+    begin_next_epoch,
+    between_epochs,
+    complete_progress,
+    end_epoch_in_full,
+    loader_states,
+    rebuilds_loader_iterator,
+    rewind_loaders,
+    step_plateau_schedules,
+)
 from lightning_ke.run import EvolutionRun, Settings
 from lightning_ke.slim import extract_slim
 from lightning_ke.splits import Split, get_split
@@ -130,7 +138,9 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self._fitting = False
         self._scoring = False
         self._epoch_begins = True  # until the first batch of an epoch
-        self._idle = True  # until the first batch of this process
+        self._idle = True  # until the first batch or validation of this process
+        self._loader_states: list[dict[str, Any]] = []  # of the checkpoint, until the training begins
+        self._plateau_is_due = False  # at the end of the checkpoint's epoch
         self._csv: Path | None = None
         self._uninstall_horizon: Callable[[], None] | None = None
 
@@ -243,10 +253,22 @@ class KnowledgeEvolution(AnyNamespaceCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the wall clock and warn of schedules that are longer than a generation."""
+        run = self._require_run()
         self._epoch_begins = self._idle = True
-        if self._require_run().resumed and resumes_within_epoch(trainer):
-            self._require_run().restore_rng()  # the iterator that a resumable loader has put in place has drawn
-        self._require_run().begin(trainer)
+        if run.resumed and not between_epochs(trainer):
+            run.restore_rng()  # the loader's iterator, built in vain or put back to where it was, has drawn
+        elif run.resumed:
+            begin_next_epoch(trainer)
+            if self._plateau_is_due:
+                step_plateau_schedules(trainer, pl_module, run.metrics)
+            if rewind_loaders(trainer, self._loader_states):
+                run.restore_rng()
+                if not rebuilds_loader_iterator(trainer):
+                    iter(trainer.fit_loop._data_fetcher)
+        if run.resumed:
+            end_epoch_in_full(trainer)
+        self._loader_states = []
+        run.begin(trainer)
 
     # Generations ----------------------------------------------------------------------------------------------------
 
@@ -280,8 +302,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """Close the generation if this was its last epoch; changes no weight."""
         run = self._require_run()
         if run.resumed and self._idle:
-            # This only ends the checkpoint's epoch, for which a loader's iterator was built in vain and drew a number.
-            run.restore_rng()
+            # This process has validated nothing: whatever monitors a metric gets that of the checkpoint.
+            pl_module.log_dict(run.metrics, logger=False)
         # Lightning also ends an epoch that `max_steps`, `max_time` or a stop cut short: the generation is not over.
         over = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if trainer.is_last_batch or not over:
@@ -305,6 +327,9 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide whether this validation scores the fit hypothesis, and build what does."""
         fitting = self._fitting and not trainer.sanity_checking
+        if fitting:
+            self._require_run().begin_validation()
+            self._idle = False
         self._scoring = fitting and self.mask is not None and self._score_is_due(trainer)
         if self._scoring and self._scorer is None:
             assert self.mask is not None
@@ -367,6 +392,13 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to continue the run exactly, in plain types."""
         return {} if self._run is None else self._run.state_dict()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let Lightning go on exactly where the checkpoint was written."""
+        if self._fitting:
+            self._loader_states = loader_states(checkpoint)
+            state = checkpoint["callbacks"].get(self.state_key, {})
+            self._plateau_is_due = complete_progress(trainer, checkpoint, bool(state.get("validating")))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the run of a checkpoint.

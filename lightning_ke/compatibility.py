@@ -121,27 +121,3 @@ def early_stopping_fired(trainer: Trainer) -> bool:
     stoppers: list[Any] = [callback for callback in trainer.callbacks if "EarlyStopping" in class_names(callback)]
     # `stopped_epoch` alone cannot tell "stopped in epoch 0" from "did not stop".
     return trainer.should_stop and any(s.stopped_epoch > 0 or s.wait_count >= s.patience for s in stoppers)
-
-
-def rebuilds_loader_iterator(trainer: Trainer) -> bool:
-    """True if Lightning is about to build the training loader's iterator anew for the epoch that begins.
-
-    Lightning 2.5 does so in a resumed run's first epoch, too, for which it has built one already; each takes a number
-    from the global generator.
-
-    Args:
-        trainer: The Trainer at the beginning of an epoch.
-    """
-    loop = trainer.fit_loop
-    resuming = getattr(loop, "is_resuming", False) or loop.epoch_loop.restarting
-    return bool(trainer.current_epoch > 0 and not resuming)
-
-
-def resumes_within_epoch(trainer: Trainer) -> bool:
-    """True if the checkpoint was written between two batches of an epoch.
-
-    Args:
-        trainer: The Trainer at the beginning of a resumed training.
-    """
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    return bool(progress.current.ready > 0 and not progress.is_last_batch)

@@ -81,6 +81,8 @@ class EvolutionRun:
         self._world_size = world_size
         self._rank = rank
         self._rng: list[dict[str, Any]] = []
+        self._rng_of_validation: dict[str, Any] | None = None  # at the beginning of the one in progress
+        self._repeats_validation = False
 
     # The mask -------------------------------------------------------------------------------------------------------
 
@@ -226,6 +228,13 @@ class EvolutionRun:
                 f"{', '.join(report.kept_bare)}."
             )
 
+    def begin_validation(self) -> None:
+        """Note that a checkpoint which is written before this validation ends has to begin it again."""
+        if self._repeats_validation:
+            self.restore_rng()
+            self._repeats_validation = False
+        self._rng_of_validation = capture_rng()
+
     def remember_scores(self, trainer: Trainer, dense: dict[str, float], fit: dict[str, float]) -> None:
         """Keep the scores of a validation: a checkpoint that is written next must hold them.
 
@@ -235,6 +244,21 @@ class EvolutionRun:
             fit: Metrics of the fit hypothesis.
         """
         self._scores = {"dense": dense, "fit": fit, "epoch": int(trainer.current_epoch)}
+        self._rng_of_validation = None
+        self.remember_metrics(trainer)
+
+    def remember_metrics(self, trainer: Trainer) -> None:
+        """Keep what others monitor, which Lightning does not save.
+
+        Args:
+            trainer: The Trainer at the end of a validation or of an epoch.
+        """
+        self._scores["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every metric as it was at the last end of a validation or of an epoch."""
+        return dict(self._scores.get("metrics", {}))
 
     def end_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the generation if the policy says that it ends; changes no weight.
@@ -243,7 +267,8 @@ class EvolutionRun:
             trainer: The Trainer at the end of an epoch.
             pl_module: The module.
         """
-        self._count_epoch(trainer, pl_module, {k: float(value) for k, value in trainer.callback_metrics.items()})
+        self.remember_metrics(trainer)
+        self._count_epoch(trainer, pl_module, self.metrics)
 
     def _count_epoch(self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float] | None) -> None:
         """Count an epoch and close the generation if it ends; an epoch that is made up for has lost its metrics."""
@@ -339,7 +364,8 @@ class EvolutionRun:
             "reset": self.settings.reset.state_dict(),
             "gathered": self._gatherer.state_dict(),
             "calls": list(record_calls(self.calls)) if self.settings.split.needs_calls else [],
-            "rng": [capture_rng()] if self._world_size == 1 else list(self._rng),
+            "rng": [self._rng_of_validation or capture_rng()] if self._world_size == 1 else list(self._rng),
+            "validating": self._rng_of_validation is not None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, seed: int | None) -> None:
@@ -380,6 +406,7 @@ class EvolutionRun:
         self.calls = tuple(replay_calls(state["calls"], keyed_generator("calls")))
         self._scores, self._rates = dict(state["scores"]), list(state["rates"])
         self._rng, self.resumed = list(state["rng"]), True
+        self._repeats_validation = bool(state.get("validating"))
         self.restore_rng()
 
     def _identity(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_ke import KnowledgeEvolution, load_mask
-from tests.callback.modules import Classifier, data, make_trainer, same, train_loader, val_loader, weights
+from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader, weights
 
 
 def run(
@@ -56,17 +56,6 @@ def test_a_finished_run_continues_for_more_generations(tmp_path: Path) -> None:
     again, resumed, _ = run(tmp_path, 10, checkpoints[-1], global_seed=99)
     assert same(weights(whole), weights(again)) == []
     assert comparable(resumed.history) == comparable(callback.history)
-
-
-def test_a_checkpoint_of_the_last_batch_of_a_generation_still_redraws(tmp_path: Path) -> None:
-    """Lightning resumes such a checkpoint behind the end of the epoch, without telling anyone that the next begins."""
-    _, callback, checkpoints = run(tmp_path, 6, options={"every_n_train_steps": 6})
-    again, resumed, _ = run(tmp_path, 6, checkpoints[0], global_seed=99)
-    assert [record["generation"] for record in resumed.history] == [1, 2, 3]
-    assert callback.mask is not None
-    fit = callback.mask["model.0.weight"]
-    assert again.model[0].weight.shape == fit.shape
-    assert resumed.history[0]["magnitude"] == callback.history[0]["magnitude"]
 
 
 @pytest.mark.parametrize(
@@ -144,22 +133,3 @@ def test_a_trainer_that_is_made_longer_goes_on(tmp_path: Path) -> None:
     assert again.mask == callback.mask
     fit = again.history[0]["fit"]
     assert fit == callback.history[0]["fit"]
-
-
-@pytest.mark.parametrize("step", [1, 5, 7])
-def test_a_resumable_loader_resumes_between_two_batches_bit_for_bit(tmp_path: Path, step: int) -> None:
-    """Steps of the first epoch, of a generation's last and of one that follows a redraw; three steps make an epoch."""
-    loaders = pytest.importorskip("torchdata.stateful_dataloader")
-
-    def fit(folder: str, global_seed: int, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
-        seed_everything(global_seed)
-        module = Classifier()
-        saver = ModelCheckpoint(tmp_path / folder, filename="{step}", save_top_k=-1, every_n_train_steps=1)
-        callback = KnowledgeEvolution(epochs_per_generation=2, seed=0)
-        trainer = make_trainer(tmp_path, max_epochs=4, callbacks=[callback, saver], enable_checkpointing=True)
-        loader = loaders.StatefulDataLoader(data(), batch_size=8, shuffle=True)
-        trainer.fit(module, loader, val_loader(), ckpt_path=checkpoint)
-        return weights(module)
-
-    whole = fit("whole", 0)
-    assert same(whole, fit("again", 99, tmp_path / "whole" / f"step={step}.ckpt")) == []

@@ -1,0 +1,174 @@
+"""Where in an epoch a Lightning checkpoint was written, and what Lightning has to be told to go on from there.
+
+A checkpoint holds counters of epochs and batches, from which Lightning guesses what is left to do. It guesses right at
+the end of an epoch or of a validation and between two batches, but:
+
+- a validation that was interrupted it goes on with in the middle, or takes for done;
+- behind an epoch's last batch (`ModelCheckpoint(every_n_train_steps=...)`) it takes the epoch's validation and end for
+  done, although both are still to come;
+- with `max_steps` it ends an epoch that has ended once more;
+- it restores a resumable loader only within an epoch, so that the next epoch repeats the order of the first;
+- it does not step `ReduceLROnPlateau` at the end of an epoch that it takes up, because it knows no metric then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_ke.compatibility import class_names
+
+if TYPE_CHECKING:
+    from lightning_ke.compatibility import LightningModule, Trainer
+
+
+def complete_progress(trainer: Trainer, checkpoint: Mapping[str, Any], validating: bool) -> bool:
+    """Let the counters of a checkpoint say what is left to do, in place, before Lightning reads them.
+
+    Args:
+        trainer: The Trainer, its data attached.
+        checkpoint: The checkpoint that Lightning has read.
+        validating: True if it was written in the middle of a validation (an exception, a signal of the cluster).
+
+    Returns:
+        True if the epoch has ended, but for the step of schedules that wait for a metric (`step_plateau_schedules`).
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    epoch, batch = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    batch_has_ended = batch["total"]["completed"] == batch["total"]["processed"] - 1  # in `on_train_batch_end`
+    if batch["total"]["processed"] < batch["total"]["ready"]:
+        rank_zero_warn(
+            "KnowledgeEvolution: the checkpoint was written within a training batch (an exception or a signal came in "
+            "the middle of it). The batch is left out, so from here on the run differs from an uninterrupted one."
+        )
+    elif validating or (batch_has_ended and _validation_is_due(trainer, epoch, batch)):
+        if batch_has_ended:
+            _count(batch, "completed")
+        # As if it had been interrupted before its first batch: Lightning then begins it again.
+        validation = loops["epoch_loop.val_loop.batch_progress"]
+        validation["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+        validation["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+    elif batch_has_ended and batch["is_last_batch"]:
+        _count(batch, "completed")
+        _count(epoch, "processed")
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+    ended = epoch["current"]["processed"] == epoch["current"]["ready"]
+    before_schedules = ended and epoch["current"]["completed"] < epoch["current"]["processed"]
+    if trainer.max_steps != -1 and ended:
+        # A run limited by steps goes on with the epoch of the last `completed`.
+        for counter in epoch.values():
+            counter["completed"] = counter["processed"]
+    return bool(before_schedules)
+
+
+def _count(progress: dict[str, Any], event: str) -> None:
+    for scope in ("total", "current"):
+        progress[scope][event] += 1
+
+
+def _validation_is_due(trainer: Trainer, epoch: Mapping[str, Any], batch: Mapping[str, Any]) -> bool:
+    """True if Lightning validates after the batch that the counters speak of."""
+    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
+    if not trainer.enable_validation or (every is not None and (epoch["current"]["processed"] + 1) % every != 0):
+        return False
+    seen = batch["total" if every is None else "current"]["processed"]
+    if isinstance(interval, int):
+        return bool(seen % interval == 0)
+    # A share of the epoch, which is known at its last batch; a validation within it is left to Lightning.
+    return bool(batch["is_last_batch"]) and (interval == 1.0 or seen % max(1, int(seen * interval)) == 0)
+
+
+def between_epochs(trainer: Trainer) -> bool:
+    """True if nothing is left to do of the checkpoint's last epoch.
+
+    Args:
+        trainer: The Trainer at the beginning of a resumed training.
+    """
+    progress = trainer.fit_loop.epoch_progress.current
+    return bool(progress.ready == progress.processed)
+
+
+def begin_next_epoch(trainer: Trainer) -> None:
+    """Let a resumed run begin an epoch that has not begun, also one that is limited by steps.
+
+    Args:
+        trainer: The Trainer at the beginning of a resumed training.
+    """
+    # Lightning takes every run with `max_steps` for one that goes on within an epoch.
+    trainer.fit_loop.epoch_loop.restarting = False
+
+
+def end_epoch_in_full(trainer: Trainer) -> None:
+    """Let the end of the epoch that a resumed run takes up step every schedule.
+
+    Args:
+        trainer: The Trainer at the beginning of a resumed training.
+    """
+    trainer.fit_loop._restarting = False  # its setter would keep it for a run that is limited by steps
+
+
+def step_plateau_schedules(trainer: Trainer, pl_module: LightningModule, metrics: Mapping[str, float]) -> None:
+    """Step the schedules that wait for a metric, as at the end of the checkpoint's epoch.
+
+    Args:
+        trainer: The Trainer at the beginning of a resumed training.
+        pl_module: The module, whose `lr_scheduler_step` is called.
+        metrics: The metrics of that epoch.
+
+    Raises:
+        ValueError: If the metric of a schedule is not among them.
+    """
+    for config in trainer.lr_scheduler_configs if pl_module.automatic_optimization else ():
+        if not config.reduce_on_plateau or config.interval != "epoch" or trainer.current_epoch % config.frequency:
+            continue
+        if config.monitor in metrics:
+            pl_module.lr_scheduler_step(config.scheduler, metrics[config.monitor])
+        elif config.strict:
+            raise ValueError(
+                f"Expected the checkpoint to hold the metric {config.monitor!r}, for which "
+                f"{type(config.scheduler).__name__} waits at the end of an epoch, but it holds "
+                f"{', '.join(metrics) or 'none'}. Log it in `validation_step` or `training_step`."
+            )
+
+
+def rebuilds_loader_iterator(trainer: Trainer) -> bool:
+    """True if Lightning is about to build the training loader's iterator anew for the epoch that begins.
+
+    Lightning 2.5 does so in a resumed run's first epoch, too, for which it has built one already; each takes a number
+    from the global generator.
+
+    Args:
+        trainer: The Trainer at the beginning of an epoch.
+    """
+    loop = trainer.fit_loop
+    resuming = getattr(loop, "is_resuming", False) or loop.epoch_loop.restarting
+    return bool(trainer.current_epoch > 0 and not resuming)
+
+
+def loader_states(checkpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a checkpoint holds of the resumable training loaders.
+
+    Args:
+        checkpoint: The checkpoint that Lightning has read.
+    """
+    return list(checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", []))
+
+
+def rewind_loaders(trainer: Trainer, states: list[dict[str, Any]]) -> bool:
+    """Put torchdata's resumable loaders where they were at the end of the checkpoint's epoch, and say if there are any.
+
+    Args:
+        trainer: The Trainer at the beginning of a resumed training.
+        states: What `loader_states` returned.
+    """
+    loaders = [loader for loader in trainer.fit_loop._combined_loader.flattened if hasattr(loader, "load_state_dict")]
+    if len(loaders) != len(states) or any("StatefulDataLoader" not in class_names(loader) for loader in loaders):
+        return False
+    for loader, state in zip(loaders, states, strict=True):
+        loader.load_state_dict(state)
+        loader.state_dict()  # builds the iterator of the epoch that is over, which the next call of `iter` hands out
+        if trainer.fit_loop._data_fetcher.length is not None:
+            iter(loader)  # Lightning has asked for no batch beyond the last: the loader cannot know that it is over
+    return bool(loaders)

@@ -1,0 +1,139 @@
+"""Every checkpoint that Lightning writes goes on bit for bit, whatever was left to do of its epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_ke import KnowledgeEvolution
+from tests.callback.modules import Classifier, data, make_trainer, same, train_loader, val_loader, weights
+
+
+class Diary(Callback):
+    """What a run computes: the loss of every batch and the metrics of every validation."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[Any, ...], Any] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.entries["loss", trainer.current_epoch, batch_idx] = float(outputs["loss"])
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "val" in name}
+        self.entries["validation", trainer.current_epoch, trainer.global_step] = metrics
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.entries["epoch", trainer.current_epoch] = trainer.global_step
+
+
+@dataclass
+class Case:
+    """A kind of run, and where its checkpoints are written."""
+
+    saver: dict[str, Any] = field(default_factory=lambda: {"every_n_train_steps": 1})
+    trainer: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 6})
+    module: type[Classifier] = Classifier
+    validation: bool = True
+    resumable_loader: bool = True
+    epochs_per_generation: int = 2
+
+    def loader(self) -> Any:
+        if not self.resumable_loader:
+            return train_loader()
+        loaders = pytest.importorskip("torchdata.stateful_dataloader")
+        return loaders.StatefulDataLoader(data(), batch_size=8, shuffle=True)
+
+
+@dataclass
+class Outcome:
+    module: Classifier
+    callback: KnowledgeEvolution
+    diary: Diary
+    trainer: Trainer
+    checkpoints: dict[int, Path]
+
+    def differs_from(self, other: Outcome) -> list[Any]:
+        """All that is not as in the other run, of which this is a part."""
+        found: list[Any] = same(weights(self.module), weights(other.module))
+        found += [key for key, value in self.diary.entries.items() if other.diary.entries.get(key) != value]
+        records, expected = ([{**r, "seconds": 0} for r in o.callback.history] for o in (self, other))
+        return found + [pair for pair in zip(records, expected, strict=True) if pair[0] != pair[1]]
+
+
+def run(folder: Path, case: Case, checkpoint: Path | None = None) -> Outcome:
+    # Another seed for the resumed run: whatever it needs must come out of the checkpoint.
+    seed_everything(0 if checkpoint is None else 99)
+    module, diary = case.module(), Diary()
+    callback = KnowledgeEvolution(epochs_per_generation=case.epochs_per_generation, seed=0)
+    saver = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, **case.saver)
+    trainer = make_trainer(folder, callbacks=[callback, saver, diary], enable_checkpointing=True, **case.trainer)
+    trainer.fit(module, case.loader(), val_loader() if case.validation else None, ckpt_path=checkpoint)
+    checkpoints = {int(path.stem.partition("=")[2]): path for path in folder.glob("step=*.ckpt")}
+    return Outcome(module, callback, diary, trainer, checkpoints)
+
+
+class Plateau(Classifier):
+    """Its schedule waits for a metric and lowers the rate in every epoch but the first of each generation."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=0, threshold=1e9)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val_loss"}}
+
+
+STEPS = {"max_epochs": -1, "max_steps": 16}
+
+CASES = {
+    # three steps make an epoch, two epochs a generation: a checkpoint of step 6 is of a generation's last batch
+    "every step": (Case(), [1, 3, 6, 7]),
+    "every step, without validation": (Case(validation=False), [3, 5, 6]),
+    "every step, validated in every second epoch": (
+        Case(trainer={"max_epochs": 6, "check_val_every_n_epoch": 2}),
+        [3, 6],
+    ),
+    "every step, validated within epochs": (Case(trainer={"max_epochs": 6, "val_check_interval": 2}), [2, 3, 6]),
+    "last batches, a plain loader": (Case(saver={"every_n_train_steps": 3}, resumable_loader=False), [3, 6, 9]),
+    "epoch end, a resumable loader": (Case(saver={}), [3, 6]),
+    "epoch end, limited by steps": (Case(saver={}, trainer=STEPS, resumable_loader=False), [3, 6]),
+    "epoch end, limited by steps, without validation": (Case(saver={}, trainer=STEPS, validation=False), [6, 9]),
+    "every step, limited by steps": (Case(trainer=STEPS), [5, 6, 9]),
+    "epoch end, a schedule that waits for a metric": (
+        Case(saver={}, trainer={"max_epochs": 8}, module=Plateau, epochs_per_generation=4),
+        [3, 6],
+    ),
+    "validation end, a schedule that waits for a metric": (
+        Case({"save_on_train_epoch_end": False}, {"max_epochs": 8}, Plateau, epochs_per_generation=4),
+        [3, 6],
+    ),
+    "every step, a schedule that waits for a metric": (
+        Case(trainer={"max_epochs": 8}, module=Plateau, epochs_per_generation=4),
+        [5, 6],
+    ),
+}
+
+
+@pytest.mark.compat(
+    "Checkpoints and interruptions",
+    "ModelCheckpoint: epoch end, validation end, every n steps",
+    "works",
+    note="resumes bit for bit; between two batches of an epoch with a resumable loader only",
+)
+@pytest.mark.parametrize("name", CASES)
+def test_a_checkpoint_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
+    case, steps = CASES[name]
+    whole = run(tmp_path / "whole", case)
+    assert len(whole.callback.history) >= 2
+    for step in steps:
+        resumed = run(tmp_path / f"from-{step}", case, whole.checkpoints[step])
+        assert resumed.differs_from(whole) == [], f"resumed from step {step}"
+        assert resumed.trainer.fit_loop.epoch_loop._batches_that_stepped == (
+            whole.trainer.fit_loop.epoch_loop._batches_that_stepped
+        ), "the step that loggers are given"
