@@ -37,10 +37,10 @@ def _world() -> dict[str, object]:
     return {
         "environment variables": {
             # pytest and its plugins keep their own books in the environment, and so does torch's compiler, which the
-            # first step of any optimizer imports.
+            # first step of any optimizer imports, and scikit-learn when it is imported.
             key: value
             for key, value in os.environ.items()
-            if not key.startswith(("PYTEST_", "HYPOTHESIS_", "TORCHINDUCTOR_"))
+            if not key.startswith(("PYTEST_", "HYPOTHESIS_", "TORCHINDUCTOR_", "KMP_"))
         },
         "process group": torch.distributed.is_available() and torch.distributed.is_initialized(),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),

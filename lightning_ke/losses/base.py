@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+#: What a network takes: one tensor, or several.
+Inputs = Tensor | Sequence[Tensor]
 
 
 class Loss(nn.Module, ABC):
@@ -21,13 +24,13 @@ class Loss(nn.Module, ABC):
     needs_pairs: ClassVar[bool] = False
 
     @abstractmethod
-    def forward(self, network: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, network: Callable[..., Tensor], inputs: Inputs, targets: Tensor) -> Tensor:
         """Compute the loss of a batch.
 
         Args:
             network: From inputs to outputs, such as scores.
-            inputs: The batch's inputs, batch dimension first.
-            targets: The batch's targets, batch dimension first.
+            inputs: The batch's input, or several of them.
+            targets: The batch's targets.
 
         Returns:
             A scalar.
@@ -77,9 +80,9 @@ class Criterion(Loss):
         super().__init__()
         self.criterion = criterion
 
-    def forward(self, network: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, network: Callable[..., Tensor], inputs: Inputs, targets: Tensor) -> Tensor:
         """Run the network once and compare its outputs with the targets."""
-        loss: Tensor = self.criterion(network(inputs), targets)
+        loss: Tensor = self.criterion(run(network, inputs), targets)
         return loss
 
 
@@ -104,6 +107,16 @@ def get_loss(loss: nn.Module) -> Loss:
             "example `torch.nn.CrossEntropyLoss()`."
         )
     return Criterion(loss)
+
+
+def run(network: Callable[..., Tensor], inputs: Inputs) -> Tensor:
+    """Run a network on one input, or on several.
+
+    Args:
+        network: The network.
+        inputs: A tensor, or several.
+    """
+    return network(inputs) if isinstance(inputs, Tensor) else network(*inputs)
 
 
 def softened_divergence(scores: Tensor, teacher: Tensor, temperature: float) -> Tensor:

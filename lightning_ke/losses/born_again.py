@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ke.arguments import check_choice
-from lightning_ke.losses.base import Loss, check_share, check_temperature, softened_divergence
+from lightning_ke.losses.base import Inputs, Loss, check_share, check_temperature, run, softened_divergence
 
 
 class BornAgain(Loss):
@@ -60,14 +60,14 @@ class BornAgain(Loss):
         # In a dict of a plain attribute, so that torch does not take them for parts of the module.
         self._networks: dict[str, nn.Module] = {}
 
-    def forward(self, network: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, network: Callable[..., Tensor], inputs: Inputs, targets: Tensor) -> Tensor:
         """Compute the loss of a batch."""
-        scores = network(inputs)
+        scores = run(network, inputs)
         loss: Tensor = self.criterion(scores, targets)
         if "teacher" not in self._networks:
             return loss
         with torch.no_grad():
-            taught = self._networks["teacher"].to(inputs.device)(inputs)
+            taught = run(self._networks["teacher"].to(targets.device), inputs)
         divergence = softened_divergence(scores, taught, self.temperature)
         return (1 - self.weight) * loss + self.weight * divergence
 

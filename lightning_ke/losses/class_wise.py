@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_ke.losses.base import Loss, check_temperature, softened_divergence
+from lightning_ke.losses.base import Inputs, Loss, check_temperature, softened_divergence
 
 
 class ClassWiseDistillation(Loss):
@@ -45,7 +45,7 @@ class ClassWiseDistillation(Loss):
         self.weight = weight
         self.criterion = nn.CrossEntropyLoss() if criterion is None else criterion
 
-    def forward(self, network: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, network: Callable[..., Tensor], inputs: Inputs, targets: Tensor) -> Tensor:
         """Compute the loss of a batch of pairs.
 
         Args:
@@ -53,6 +53,11 @@ class ClassWiseDistillation(Loss):
             inputs: Of shape (2 N, ...): examples, then partners.
             targets: Labels of shape (2 N,).
         """
+        if not isinstance(inputs, Tensor):
+            raise ValueError(
+                f"Expected a batch of one input for class-wise distillation, but got {len(inputs)} of them. Graphs and "
+                "other structured inputs cannot be cut into pairs; use another loss."
+            )
         half = len(targets) // 2
         if len(targets) % 2 or not torch.equal(targets[:half], targets[half:]):
             raise ValueError(

@@ -69,7 +69,8 @@ class Task(LightningModule, ABC):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         inputs, targets = batch
-        loss: Tensor = self.loss(self, inputs, targets)
+        # Past the hooks of the loss, which is no part of the network: who listens for the network must hear that.
+        loss: Tensor = self.loss.forward(self, inputs, targets)
         self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(targets))
         return loss
 
@@ -80,6 +81,11 @@ class Task(LightningModule, ABC):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Score the test examples."""
         self.evaluate("test", batch)
+
+    @property
+    @abstractmethod
+    def monitors(self) -> tuple[str, ...]:
+        """What is logged in every validation, the one that usually chooses the weights first."""
 
     @abstractmethod
     def evaluate(self, part: str, batch: Any) -> None:
@@ -103,7 +109,7 @@ class Task(LightningModule, ABC):
         assert isinstance(of_part, nn.ModuleDict)
         for number, (name, metric) in enumerate(of_part.items()):
             assert isinstance(metric, Metric)
-            metric(outputs, targets)
+            metric.update(outputs, targets)
             self.log(
                 f"{part}_{name}", metric, prog_bar=number == 0, on_step=False, on_epoch=True, batch_size=len(targets)
             )

@@ -1,0 +1,71 @@
+"""Multi-label classification: any number of findings for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.classification import MultilabelAccuracy, MultilabelAUROC
+
+from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler, Task, parts
+
+
+class MultiLabel(Task):
+    """Trains a backbone to say of each label whether it applies; logs loss, `val_auc`, `val_acc` and the same of test.
+
+    Both scores are means over the labels; accuracy is that at a probability of 0.5.
+
+    Args:
+        backbone: The network: images to scores (logits) of shape (N, `num_classes`).
+        num_classes: Number of labels.
+        loss: A criterion of scores and float targets; None for the binary cross-entropy.
+        optimizer: As for every task.
+        scheduler: As for every task.
+        interval: As for every task.
+        config: How the backbone was built, in plain values, to be kept in the checkpoint.
+
+    Example:
+        >>> import torch
+        >>> MultiLabel(nn.Linear(3, 14), num_classes=14)(torch.zeros(2, 3)).shape
+        torch.Size([2, 14])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        loss: nn.Module | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
+        interval: Literal["epoch", "step"] = "epoch",
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(backbone, nn.BCEWithLogitsLoss() if loss is None else loss, optimizer, scheduler, interval)
+        config = dict(config) if config is not None else None
+        self.save_hyperparameters("num_classes", "interval", "config")
+        self.metrics = parts(
+            {
+                "auc": MultilabelAUROC(num_classes, average="macro"),
+                "acc": MultilabelAccuracy(num_classes, average="macro"),
+            }
+        )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of a batch of images and 0/1 labels."""
+        images, labels = batch
+        return super().training_step((images, labels.float()), batch_idx)
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """What is logged in every validation."""
+        return ("val_auc", "val_acc", "val_loss")
+
+    def evaluate(self, part: str, batch: Any) -> None:
+        """Binary cross-entropy, AUC and accuracy of a batch."""
+        images, labels = batch
+        scores = self(images)
+        loss = F.binary_cross_entropy_with_logits(scores, labels.float())
+        self.log(f"{part}_loss", loss, batch_size=len(labels))
+        self.log_scores(part, scores.sigmoid(), labels.int(), self.metrics)

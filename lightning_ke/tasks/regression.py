@@ -1,0 +1,188 @@
+"""Regression: values and headings from any input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, MeanMetric, Metric, R2Score
+
+from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler, Task, parts
+
+
+class Regression(Task):
+    """Trains a backbone to predict values; logs `val_loss` (squared error), `val_r2`, `val_mae`, the same of test.
+
+    Args:
+        backbone: The network: inputs to values of shape (N, `num_classes`).
+        num_classes: Number of values for each example.
+        loss: A criterion of predicted and true values, both of shape (N, `num_classes`) and standardised; None for the
+            mean squared error.
+        mean: What the true values are reduced by before they are learnt, in their own unit.
+        std: What they are then divided by, in their own unit; metrics and `predict_values` are in that unit again.
+        optimizer: As for every task.
+        scheduler: As for every task.
+        interval: As for every task.
+        config: How the backbone was built, in plain values, to be kept in the checkpoint.
+
+    Raises:
+        ValueError: If `std` is not greater than 0.
+
+    Example:
+        >>> task = Regression(nn.Linear(3, 1), mean=20.0, std=5.0)
+        >>> task.predict_values(torch.zeros(4, 3)).shape
+        torch.Size([4, 1])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int = 1,
+        loss: nn.Module | None = None,
+        mean: float = 0.0,
+        std: float = 1.0,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
+        interval: Literal["epoch", "step"] = "epoch",
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not std > 0:
+            raise ValueError(f"Expected argument `std` to be greater than 0, but got {std}. Leave it out for 1.")
+        super().__init__(backbone, nn.MSELoss() if loss is None else loss, optimizer, scheduler, interval)
+        config = dict(config) if config is not None else None
+        self.save_hyperparameters("num_classes", "mean", "std", "interval", "config")
+        self.mean, self.std = mean, std
+        metrics: dict[str, Metric] = {"r2": R2Score(), "mae": MeanAbsoluteError()}
+        self.metrics = parts(metrics)
+
+    def predict_values(self, inputs: Tensor) -> Tensor:
+        """Predict, in the values' own unit.
+
+        Args:
+            inputs: What the network takes.
+
+        Returns:
+            Values of shape (N, `num_classes`).
+        """
+        values: Tensor = self(inputs) * self.std + self.mean
+        return values
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of a batch, its targets standardised."""
+        inputs, values = batch
+        standardised = (values.float().view(len(values), -1) - self.mean) / self.std
+        return super().training_step((inputs, standardised), batch_idx)
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """What is logged in every validation."""
+        return ("val_r2", "val_mae", "val_loss")
+
+    def evaluate(self, part: str, batch: Any) -> None:
+        """Squared and absolute error and explained variance of a batch."""
+        inputs, values = batch
+        predicted, values = self.predict_values(inputs).flatten(), values.float().flatten()
+        self.log(f"{part}_loss", F.mse_loss(predicted, values), batch_size=len(values))
+        self.log_scores(part, predicted, values, self.metrics)
+
+
+class Heading(Task):
+    """Trains a backbone to predict an angle by its sine and cosine, so that 359 and 1 degree are neighbours.
+
+    Logs `val_mae` (mean absolute error on the circle, in degrees, at most 180; 90 is chance), `val_cos` (mean cosine of
+    the error: 1 is perfect, 0 is chance), `val_loss`, and the same of test.
+
+    Args:
+        backbone: The network: inputs to (sine, cosine) of shape (N, 2), which need not lie on the unit circle.
+        loss: A criterion of predicted and true (sine, cosine); None for the mean squared error.
+        optimizer: As for every task.
+        scheduler: As for every task.
+        interval: As for every task.
+        config: How the backbone was built, in plain values, to be kept in the checkpoint.
+
+    Example:
+        >>> task = Heading(nn.Linear(3, 2))
+        >>> task.predict_angle(torch.zeros(4, 3)).shape
+        torch.Size([4])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        loss: nn.Module | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
+        interval: Literal["epoch", "step"] = "epoch",
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(backbone, nn.MSELoss() if loss is None else loss, optimizer, scheduler, interval)
+        config = dict(config) if config is not None else None
+        self.save_hyperparameters("interval", "config")
+        self.metrics = parts({"mae": MeanMetric(), "cos": MeanMetric()})
+
+    @classmethod
+    def outputs(cls, num_classes: int, **options: Any) -> int:
+        """Sine and cosine."""
+        return 2
+
+    def predict_angle(self, inputs: Tensor) -> Tensor:
+        """Predict the angle.
+
+        Args:
+            inputs: What the network takes.
+
+        Returns:
+            Angles of shape (N,), in radians from -pi to pi.
+        """
+        outputs = self(inputs)
+        return torch.atan2(outputs[:, 0], outputs[:, 1])
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of a batch of angles in radians."""
+        inputs, angles = batch
+        return super().training_step((inputs, _on_circle(angles)), batch_idx)
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """What is logged in every validation."""
+        return ("val_mae", "val_cos", "val_loss")
+
+    def evaluate(self, part: str, batch: Any) -> None:
+        """The error on the circle of a batch."""
+        inputs, angles = batch
+        outputs, wanted = self(inputs), _on_circle(angles)
+        self.log(f"{part}_loss", F.mse_loss(outputs, wanted), batch_size=len(angles))
+        error = angle_between(torch.atan2(outputs[:, 0], outputs[:, 1]), angles.flatten())
+        metrics = self.metrics[part]
+        assert isinstance(metrics, nn.ModuleDict)
+        for name, value in (("mae", error.rad2deg()), ("cos", error.cos())):
+            metric = metrics[name]
+            assert isinstance(metric, Metric)
+            metric.update(value)
+            self.log(f"{part}_{name}", metric, prog_bar=name == "mae", batch_size=len(angles))
+
+
+def angle_between(one: Tensor, other: Tensor) -> Tensor:
+    """The smaller angle between two directions.
+
+    Args:
+        one: Angles of any shape, in radians, any number of turns.
+        other: Angles of the same shape.
+
+    Returns:
+        Angles from 0 to pi.
+
+    Example:
+        >>> angle_between(torch.tensor([359.0]).deg2rad(), torch.tensor([1.0]).deg2rad()).rad2deg().round()
+        tensor([2.])
+    """
+    return ((one - other + math.pi) % (2 * math.pi) - math.pi).abs()
+
+
+def _on_circle(angles: Tensor) -> Tensor:
+    angles = angles.float().flatten()
+    return torch.stack([angles.sin(), angles.cos()], dim=1)

@@ -1,0 +1,297 @@
+"""Data for the other tasks, on small copies of the real layouts and, with KE_DATA, on real data."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse
+import torch
+from PIL import Image
+
+from lightning_ke.data import (
+    CarsRetrievalDataModule,
+    CoraDataModule,
+    CUB200RetrievalDataModule,
+    DataNotFoundError,
+    EmbeddedDataModule,
+    FlowersRetrievalDataModule,
+    HeadingDataModule,
+    ImageValueDataModule,
+    MedMNISTDataModule,
+    OmniglotDataModule,
+    TextDataModule,
+)
+from lightning_ke.data.class_disjoint import SeveralPerClass
+from tests.data.layouts import lay_out_flowers
+
+
+def shades(folder: Path, names: list[str], mode: str = "RGB") -> None:
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = number % 256
+        Image.new(mode, (12, 10), grey if mode == "L" else (grey, grey, grey)).save(path)
+
+
+def lay_out_planetoid(root: Path, features: Any, labels: Any, edges: Any, train: int, test: list[int]) -> None:
+    """Write a graph as Planetoid does: `test` are the last nodes, in the order of the file."""
+    rest = len(labels) - len(test)
+    one_hot = np.eye(int(labels.max()) + 1, dtype=np.int32)[labels]
+    graph: dict[int, list[int]] = {node: [] for node in range(len(labels))}
+    for a, b in edges:
+        graph[int(a)].append(int(b))
+        graph[int(b)].append(int(a))
+    parts = {
+        "x": scipy.sparse.csr_matrix(features[:train]),
+        "allx": scipy.sparse.csr_matrix(features[:rest]),
+        "tx": scipy.sparse.csr_matrix(features[test]),
+        "y": one_hot[:train],
+        "ally": one_hot[:rest],
+        "ty": one_hot[test],
+        "graph": graph,
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    for name, part in parts.items():
+        (root / f"ind.cora.{name}").write_bytes(pickle.dumps(part, protocol=2))
+    (root / "ind.cora.test.index").write_text("\n".join(map(str, test)) + "\n", encoding="utf-8")
+
+
+def real_cora(root: Path) -> None:
+    """The real graph in its real files; the pack's nodes are in Planetoid's order."""
+    with np.load(Path(os.environ["KE_DATA"]) / "cora_planetoid.npz") as pack:
+        shape = tuple(pack["x_shape"])
+        features = scipy.sparse.csr_matrix((pack["x_data"], pack["x_indices"], pack["x_indptr"]), shape=shape).toarray()
+        labels, split, edges = pack["label"].astype(int), pack["split"], pack["edges"].T
+    assert (split[:140] == 0).all()
+    assert (split[140:640] == 1).all()
+    lay_out_planetoid(root, features, labels, edges, 140, np.flatnonzero(split == 2).tolist())
+
+
+needs_data = pytest.mark.skipif("KE_DATA" not in os.environ, reason="KE_DATA is not set")
+
+
+def test_cora_is_read_from_planetoid_s_files(tmp_path: Path) -> None:
+    pytest.importorskip("torch_geometric")
+    features = np.random.default_rng(0).integers(0, 2, (720, 9)).astype(np.float32)
+    labels = np.arange(720) % 3
+    test = list(range(700, 720))[::-1]  # Planetoid's test nodes are in no order
+    lay_out_planetoid(tmp_path, features, labels, [(0, 1), (1, 700)], 30, test)
+    data = CoraDataModule(tmp_path)
+    assert (data.num_classes, data.in_channels) == (3, 9)
+    (x, edges), known = next(iter(data.test_dataloader()))
+    assert (known >= 0).nonzero().flatten().tolist() == list(range(700, 720))
+    assert known[700:].tolist() == labels[700:].tolist()
+    torch.testing.assert_close(x, torch.from_numpy(features / features.sum(1, keepdims=True).clip(1)))
+    assert sorted(map(tuple, edges.T.tolist())) == [(0, 1), (1, 0), (1, 700), (700, 1)]
+    parts = [next(iter(loader))[1] >= 0 for loader in (data.train_dataloader(), data.val_dataloader())]
+    assert [int(part.sum()) for part in parts] == [30, 500]
+    with pytest.raises(DataNotFoundError, match=r"Expected ind\.cora\.x, .*planetoid"):
+        CoraDataModule(tmp_path / "empty").setup("fit")
+
+
+@needs_data
+def test_the_real_cora_has_its_published_split(tmp_path: Path) -> None:
+    pytest.importorskip("torch_geometric")
+    real_cora(tmp_path / "Cora" / "raw")
+    data = CoraDataModule(tmp_path)
+    (x, edges), known = next(iter(data.test_dataloader()))
+    assert (x.shape, edges.shape[1], data.num_classes) == ((2708, 1433), 2 * 5278, 7)
+    assert int((known >= 0).sum()) == 1000
+
+
+def test_classes_for_testing_are_none_of_those_trained_on(tmp_path: Path) -> None:
+    names = [f"{number:03}.Bird_{number}/{image}.jpg" for number in range(1, 201) for image in range(2)]
+    shades(tmp_path / "CUB_200_2011" / "images", names)
+    data = CUB200RetrievalDataModule(tmp_path, image_size=8, batch_size=8)
+    data.setup("fit")
+    data.setup("test")
+    seen = {part: sorted(set(data._sets[part].labels.tolist())) for part in ("train", "val", "test")}
+    assert seen == {"train": list(range(80)), "val": list(range(80, 100)), "test": list(range(100, 200))}
+    assert data.num_classes == 80
+    images, labels = next(iter(data.train_dataloader()))
+    assert images.shape == (8, 3, 8, 8)
+    assert sorted(torch.bincount(labels).tolist())[-2:] == [4, 4]
+    with pytest.raises(DataNotFoundError, match="CUB-200-2011"):
+        CUB200RetrievalDataModule(tmp_path / "empty", image_size=8).setup("fit")
+
+
+def test_cars_are_read_from_their_annotations(tmp_path: Path) -> None:
+    names = [f"car_ims/{number:06}.jpg" for number in range(1, 393)]
+    shades(tmp_path, names)
+    kind = [("relative_im_path", "O"), ("class", "O")]
+    rows = np.array([(name, number % 196 + 1) for number, name in enumerate(names)], dtype=kind)
+    scipy.io.savemat(tmp_path / "cars_annos.mat", {"annotations": rows})
+    data = CarsRetrievalDataModule(tmp_path, image_size=8)
+    data.setup("test")
+    labels = data._sets["test"].labels
+    assert (int(labels.min()), int(labels.max()), len(labels)) == (98, 195, 196)
+    with pytest.raises(DataNotFoundError, match="Stanford Cars"):
+        CarsRetrievalDataModule(tmp_path / "empty", image_size=8).setup("fit")
+
+
+def test_omniglot_s_evaluation_alphabets_are_for_testing(tmp_path: Path) -> None:
+    for part, alphabets in (("images_background", ("Greek", "Latin")), ("images_evaluation", ("Angelic",))):
+        names = [f"{a}/character{c:02}/{c:04}_{i:02}.png" for a in alphabets for c in range(1, 6) for i in range(3)]
+        shades(tmp_path / "omniglot-py" / part, names, mode="L")
+    OmniglotDataModule.total_classes, whole = 15, OmniglotDataModule.total_classes
+    try:
+        data = OmniglotDataModule(tmp_path, train_classes=10, val_classes=2, images_per_class=2, batch_size=4)
+        data.setup("fit")
+        data.setup("test")
+        with pytest.raises(ValueError, match="Give `train_classes=10`"):
+            OmniglotDataModule(tmp_path, train_classes=9, batch_size=4).setup("fit")
+    finally:
+        OmniglotDataModule.total_classes = whole
+    assert [len(data._sets[part]) for part in ("train", "val", "test")] == [24, 6, 15]
+    assert data.num_classes == 8
+
+
+def test_flowers_for_retrieval_come_from_all_three_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_out_flowers(tmp_path, monkeypatch)
+    data = FlowersRetrievalDataModule(tmp_path, image_size=16, batch_size=4)
+    data.setup("test")
+    assert data._sets["test"].labels.tolist() == [101, 101]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_classes": 200}, "`val_classes` < `train_classes` < 200"),
+        ({"images_per_class": 3}, "to divide `batch_size`, 32"),
+    ],
+)
+def test_class_numbers_that_do_not_fit_are_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CUB200RetrievalDataModule("nowhere", image_size=8, **options)
+
+
+def test_batches_hold_several_examples_of_several_classes() -> None:
+    labels = torch.cat([torch.arange(6).repeat(5), torch.tensor([6])])
+    positions = list(SeveralPerClass(labels, per_class=3, batch_size=12))
+    assert len(positions) == 24 == len(SeveralPerClass(labels, per_class=3, batch_size=12))
+    for batch in (positions[:12], positions[12:]):
+        assert sorted(torch.bincount(labels[batch])[torch.bincount(labels[batch]) > 0].tolist()) == [3, 3, 3, 3]
+    with pytest.raises(ValueError, match="at least 9 training classes"):
+        SeveralPerClass(labels, per_class=2, batch_size=18)
+
+
+def test_text_is_cut_into_windows_and_the_next_characters(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcd" * 500 + "é" + "abcd" * 50, encoding="utf-8")
+    data = TextDataModule(tmp_path / "a.txt", length=16, batch_size=4)
+    assert data.alphabet == ["\N{REPLACEMENT CHARACTER}", "a", "b", "c", "d"]
+    x, y = next(iter(data.train_dataloader()))
+    assert x.shape == y.shape == (4, 16)
+    assert torch.equal(x[:, 1:], y[:, :-1])
+    val = torch.cat([x.flatten() for x, _ in data.val_dataloader()])
+    assert len(val) == 16 * (110 // 16)
+    assert torch.equal(*(next(iter(data.val_dataloader()))[0] for _ in range(2)))
+    everything = data._parts[1]
+    assert sum(len(part) for part in everything.values()) == 2201
+    assert int((everything["val"] == 0).sum() + (everything["test"] == 0).sum()) == 1
+    with pytest.raises(ValueError, match="longer than a window of 500 characters"):
+        TextDataModule(tmp_path / "a.txt", length=500).setup("fit")
+    with pytest.raises(DataNotFoundError, match="no such file"):
+        TextDataModule(tmp_path / "b.txt").setup("fit")
+
+
+def test_headings_turn_each_image_by_its_own_angle() -> None:
+    images = EmbeddedDataModule(batch_size=20, flip=False, crop_scale=(1.0, 1.0))
+    data = HeadingDataModule(images)
+    data.setup("fit")
+    first, second = (next(iter(data.train_dataloader()))[1] for _ in range(2))
+    assert first.shape == (20,)
+    assert not torch.equal(first, second)
+    assert 0 <= float(first.min()) < float(first.max()) <= 2 * math.pi
+    (x, angles), (again, same) = (next(iter(data.val_dataloader())) for _ in range(2))
+    assert torch.equal(angles, same)
+    assert torch.equal(x, again)
+    assert x[:, :, 0, 0].abs().max() == 0, "the corners are black, whatever the angle"
+    with pytest.raises(ValueError, match="not to mirror"):
+        HeadingDataModule(EmbeddedDataModule())
+
+
+def test_values_are_read_from_tables(tmp_path: Path) -> None:
+    shades(tmp_path, [f"img/{number}.png" for number in range(4)])
+    for part in ("train", "val", "test"):
+        lines = ["file,age,weight", *(f"img/{number}.png,{number},{number * 2.5}" for number in range(4))]
+        (tmp_path / f"{part}.csv").write_text("\n".join(lines), encoding="utf-8")
+    data = ImageValueDataModule(tmp_path, columns=["weight"], image_size=8, batch_size=4)
+    data.setup("test")
+    images, values = next(iter(data.test_dataloader()))
+    assert (images.shape, values.flatten().tolist()) == ((4, 3, 8, 8), [0.0, 2.5, 5.0, 7.5])
+    assert ImageValueDataModule(tmp_path, image_size=8).num_classes == 2
+    with pytest.raises(ValueError, match="to have the column 'height', but it has age, weight"):
+        ImageValueDataModule(tmp_path, columns=["height"], image_size=8).setup("fit")
+    (tmp_path / "val.csv").write_text("file,age\nimg/9.png,1", encoding="utf-8")
+    with pytest.raises(DataNotFoundError, match=r"img.9\.png' is not there"):
+        ImageValueDataModule(tmp_path, columns=["age"], image_size=8).setup("fit")
+    (tmp_path / "val.csv").write_text("file,age\nimg/1.png,old", encoding="utf-8")
+    with pytest.raises(ValueError, match="could not convert"):
+        ImageValueDataModule(tmp_path, columns=["age"], image_size=8).setup("fit")
+    with pytest.raises(DataNotFoundError, match="Expected a table"):
+        ImageValueDataModule(tmp_path / "empty", image_size=8).setup("fit")
+
+
+def lay_out_medmnist(root: Path, name: str, channels: int, labels: int, classes: int, count: int = 60) -> None:
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for part in ("train", "val", "test"):
+        shape = (count, 28, 28) if channels == 1 else (count, 28, 28, channels)
+        arrays[f"{part}_images"] = generator.integers(0, 256, shape, dtype=np.uint8)
+        wanted = generator.integers(0, classes, (count, labels))
+        arrays[f"{part}_labels"] = np.where(generator.random((count, labels)) < 0.5, 0, wanted).astype(np.uint8)
+    np.savez_compressed(root / f"{name}.npz", **arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "labels", "classes"),
+    [("bloodmnist", 3, 1, 8), ("pneumoniamnist", 1, 1, 2), ("retinamnist", 3, 1, 5), ("chestmnist", 1, 14, 2)],
+)
+def test_auc_and_accuracy_are_those_of_medmnist_s_own_evaluator(
+    tmp_path: Path, name: str, channels: int, labels: int, classes: int
+) -> None:
+    evaluator = pytest.importorskip("medmnist.evaluator")
+    from lightning.pytorch import Trainer
+    from torch import nn
+
+    from lightning_ke.tasks import Classification, MultiLabel
+
+    lay_out_medmnist(tmp_path, name, channels, labels, classes)
+    data = MedMNISTDataModule(tmp_path, name, batch_size=25)
+    assert (data.in_channels, data.num_classes) == (channels, labels if labels > 1 else classes)
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, data.num_classes))
+    task = MultiLabel(net, 14) if labels > 1 else Classification(net, classes, auc=True)
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    (scores,) = trainer.test(task, data, verbose=False)
+    with torch.no_grad():
+        outputs = torch.cat([net(images) for images, _ in data.test_dataloader()])
+    predicted = (outputs.sigmoid() if labels > 1 else outputs.softmax(1)).numpy()
+    with np.load(tmp_path / f"{name}.npz") as stored:
+        wanted = stored["test_labels"]
+    assert scores["test_auc"] == pytest.approx(evaluator.getAUC(wanted, predicted, data.info["task"]), abs=1e-6)
+    assert scores["test_acc"] == pytest.approx(evaluator.getACC(wanted, predicted, data.info["task"]), abs=1e-6)
+
+
+def test_rare_findings_come_as_often_as_the_others(tmp_path: Path) -> None:
+    pytest.importorskip("medmnist")
+    arrays = {f"{part}_images": np.zeros((400, 28, 28), np.uint8) for part in ("train", "val", "test")}
+    arrays |= {f"{part}_labels": (np.arange(400)[:, None] < 20).astype(np.uint8) for part in ("train", "val", "test")}
+    np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
+    for balanced, low, high in ((False, 20, 20), (True, 150, 250)):
+        data = MedMNISTDataModule(tmp_path, "pneumoniamnist", balanced=balanced, batch_size=50)
+        data.setup("fit")
+        rare = sum(int(labels.sum()) for _, labels in data.train_dataloader())
+        assert low <= rare <= high
+    with pytest.raises(ValueError, match="pos_weight"):
+        MedMNISTDataModule(tmp_path, "chestmnist", balanced=True)
+    with pytest.raises(ValueError, match="`dataset` to be one of 'pathmnist'"):
+        MedMNISTDataModule(tmp_path, "organmnist3d")
+    with pytest.raises(DataNotFoundError, match="bloodmnist_64"):
+        MedMNISTDataModule(tmp_path, "bloodmnist", size=64).setup("fit")

@@ -1,0 +1,227 @@
+"""Every task, trained in generations by the plain callback: dense and fit scores, a slim network, its own numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.optim import SGD, Adam
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from lightning_ke import KnowledgeEvolution
+from lightning_ke.losses import BornAgain
+from lightning_ke.tasks import Heading, MetricLearning, MultiLabel, NextCharacter, NodeClassification, Regression, Task
+from lightning_ke.tasks.graphs import graph_network
+from lightning_ke.tasks.regression import angle_between
+from lightning_ke.tasks.retrieval import normalized_mutual_information, retrieval_scores
+from lightning_ke.tasks.text import CharacterGRU, CharacterTransformer
+
+
+class OneGraph(Dataset[Any]):
+    """Two communities that hardly cite each other, a few of whose members are known."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Any:
+        generator = torch.Generator().manual_seed(3)
+        labels = torch.arange(60) % 2
+        edges = torch.randint(0, 30, (2, 240), generator=generator) * 2
+        edges[:, 120:] += 1
+        features = torch.randn(60, 6, generator=generator)
+        return (features, edges), labels.masked_fill(torch.arange(60) > 40, -100)
+
+
+def mlp(outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, outputs))
+
+
+def graphs(kind: Any) -> tuple[Task, DataLoader[Any]]:
+    network = graph_network(kind, num_classes=2, in_channels=6, hidden=16, dropout=0.0)
+    task = NodeClassification(network, 2, optimizer=lambda p: Adam(p, lr=0.02))
+    return task, DataLoader(OneGraph(), batch_size=None)
+
+
+def rows(wanted: Callable[[Tensor], Tensor]) -> DataLoader[Any]:
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(2))
+    return DataLoader(TensorDataset(x, wanted(x)), 16)
+
+
+def embedding(loss: Any) -> tuple[Task, DataLoader[Any]]:
+    task = MetricLearning(mlp(8), 4, 8, loss, nmi="always", optimizer=lambda p: Adam(p, lr=0.01))
+    return task, rows(lambda x: (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0))
+
+
+def text(network: Any) -> tuple[Task, DataLoader[Any]]:
+    characters = (torch.arange(17)[None] + torch.arange(32)[:, None]) % 9
+    loader = DataLoader(TensorDataset(characters[:, :-1], characters[:, 1:]), 8)
+    return NextCharacter(network, 9, optimizer=lambda p: Adam(p, lr=0.01)), loader
+
+
+def sgd(parameters: Any) -> Any:
+    return SGD(parameters, lr=0.05, momentum=0.9)
+
+
+CASES: dict[str, tuple[Callable[[], tuple[Task, DataLoader[Any]]], str, float]] = {
+    "GCN": (lambda: graphs("GCN"), "val_acc", 0.9),
+    "GraphSAGE": (lambda: graphs("GraphSAGE"), "val_acc", 0.9),
+    "GAT": (lambda: graphs("GAT"), "val_acc", 0.9),
+    "triplet": (lambda: embedding("triplet"), "val_recall@1", 0.6),
+    "proxy-anchor": (lambda: embedding("proxy-anchor"), "val_recall@1", 0.6),
+    "margin": (lambda: embedding("margin"), "val_recall@1", 0.6),
+    "values": (lambda: (Regression(mlp(1), optimizer=sgd), rows(lambda x: x[:, :1] * 2)), "val_r2", 0.8),
+    "heading": (
+        lambda: (Heading(mlp(2), optimizer=sgd), rows(lambda x: torch.atan2(x[:, 0], x[:, 1]))),
+        "val_cos",
+        0.7,
+    ),
+    "labels": (lambda: (MultiLabel(mlp(3), 3, optimizer=sgd), rows(lambda x: (x[:, :3] > 0).long())), "val_auc", 0.9),
+    "GRU": (lambda: text(CharacterGRU(9, 16)), "val_acc", 0.7),
+    "transformer": (lambda: text(CharacterTransformer(9, 16, layers=1, context=16)), "val_acc", 0.7),
+}
+every_task = pytest.mark.parametrize(("build", "name", "least"), CASES.values(), ids=CASES.keys())
+
+
+def fit(folder: Path, task: Task, loader: DataLoader[Any], **options: Any) -> tuple[Trainer, KnowledgeEvolution]:
+    evolution = KnowledgeEvolution(**{"split": "kels", "rate": 0.5, "seed": 0, "epochs_per_generation": 15, **options})
+    trainer = Trainer(
+        max_epochs=30,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=15,
+        callbacks=[evolution, ModelCheckpoint(folder, save_last=True)],
+    )
+    trainer.fit(task, loader, loader)
+    return trainer, evolution
+
+
+@every_task
+def test_it_learns_in_generations_and_has_a_slim_network(tmp_path: Path, build: Any, name: str, least: float) -> None:
+    seed_everything(0)
+    task, loader = build()
+    trainer, evolution = fit(tmp_path, task, loader)
+    last = evolution.history[-1]
+    assert last["dense"][name] >= least
+    assert set(last["dense"]) - {"train_loss"} == set(last["fit"]), (
+        "every score of the dense network, of the fit one too"
+    )
+    assert all(math.isfinite(value) for value in last["fit"].values())
+    slim = evolution.slim_network(task)
+    assert sum(p.numel() for p in slim.backbone.parameters()) < 0.75 * sum(
+        p.numel() for p in task.backbone.parameters()
+    )
+    (scores,) = trainer.validate(slim, loader, verbose=False)
+    assert scores[name] == pytest.approx(last["fit"][name], abs=1e-5)
+    (tested,) = trainer.test(task, loader, verbose=False)
+    assert tested[name.replace("val", "test")] == pytest.approx(last["dense"][name], abs=1e-5)
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert isinstance(content["hyper_parameters"]["interval"], str)
+
+
+def test_a_born_again_teacher_teaches_graphs(tmp_path: Path) -> None:
+    _, loader = graphs("GCN")
+    network = graph_network("GCN", num_classes=2, in_channels=6, hidden=16, dropout=0.0)
+    loss = BornAgain(criterion=nn.CrossEntropyLoss(ignore_index=-100))
+    task = NodeClassification(network, 2, loss=loss, optimizer=lambda p: Adam(p, lr=0.02))
+    _, evolution = fit(tmp_path, task, loader, split="everything", rate=None)
+    assert evolution.history[-1]["dense"]["val_acc"] >= 0.9
+    assert "teacher" in loss.remembered()
+
+
+def test_recall_and_map_are_counted_as_defined() -> None:
+    angles = torch.tensor([0.0, 0.1, 0.25, 2.0, 2.1, 1.9])
+    points, labels = torch.stack([angles.cos(), angles.sin()], 1), torch.tensor([0, 1, 0, 0, 1, 2])
+    # Nearest first: 0: 1 2 5 ..; 1: 0 2 ..; 2: 1 0 ..; 3: 4 5 2 1 0 (4 and 5 are equally near); 4: 3 5 2 1 0
+    scores = retrieval_scores(points, labels, ks=(1, 2, 4))
+    assert scores["recall@1"] == 0
+    assert scores["recall@2"] == pytest.approx(2 / 5)
+    assert scores["recall@4"] == pytest.approx(4 / 5)
+    # Two others of class 0, one of class 1: precision at the second place counts for examples 0 and 2.
+    assert scores["map@r"] == pytest.approx((0.25 + 0 + 0.25 + 0 + 0) / 5)
+
+
+def test_map_agrees_with_pytorch_metric_learning() -> None:
+    calculators = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
+    inference = pytest.importorskip("pytorch_metric_learning.utils.inference")
+    distances = pytest.importorskip("pytorch_metric_learning.distances")
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.randint(0, 7, (90,), generator=generator)
+    points = torch.randn(90, 5, generator=generator) + labels[:, None] * 0.2
+    calculator = calculators.AccuracyCalculator(
+        include=("mean_average_precision_at_r", "precision_at_1"),
+        k="max_bin_count",
+        knn_func=inference.CustomKNN(distances.CosineSimilarity()),
+        kmeans_func=lambda *_: None,
+        device=torch.device("cpu"),
+    )
+    theirs = calculator.get_accuracy(points, labels)
+    ours = retrieval_scores(points, labels)
+    assert ours["map@r"] == pytest.approx(theirs["mean_average_precision_at_r"], abs=1e-5)
+    assert ours["recall@1"] == pytest.approx(theirs["precision_at_1"], abs=1e-5)
+
+
+def test_clusters_that_are_the_classes_say_all_of_them() -> None:
+    labels = torch.arange(40) % 2
+    apart = torch.stack([labels, 1 - labels], 1) + 0.01 * torch.randn(40, 2)
+    assert normalized_mutual_information(apart, labels) == pytest.approx(1)
+    assert normalized_mutual_information(torch.randn(40, 2), labels) < 0.3
+
+
+def test_a_class_of_one_example_is_no_query() -> None:
+    scores = retrieval_scores(torch.eye(3), torch.tensor([0, 0, 1]), ks=(1, 8))
+    assert scores["recall@8"] == 1
+    with pytest.raises(ValueError, match="at least one class with two examples"):
+        retrieval_scores(torch.eye(2), torch.tensor([0, 1]))
+
+
+def test_angles_are_compared_on_the_circle() -> None:
+    degrees = torch.tensor([[359.0, 1.0], [10.0, 200.0], [-170.0, 170.0], [720.0, 0.0]]).deg2rad()
+    torch.testing.assert_close(
+        angle_between(degrees[:, 0], degrees[:, 1]).rad2deg().round(), torch.tensor([2.0, 170, 20, 0])
+    )
+
+
+def test_values_are_learnt_standardised_and_scored_in_their_own_unit() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ones(len(x), 1)
+
+    task = Regression(Constant(), mean=100.0, std=10.0)
+    loader = DataLoader(TensorDataset(torch.zeros(4, 1), torch.tensor([[110.0], [114.0], [106.0], [110.0]])), 2)
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    (scores,) = trainer.validate(task, loader, verbose=False)
+    assert scores == {"val_loss": 8.0, "val_r2": 0.0, "val_mae": 2.0}
+    with pytest.raises(ValueError, match="`std` to be greater than 0"):
+        Regression(Constant(), std=0.0)
+
+
+def test_perplexity_is_that_of_all_characters() -> None:
+    network = CharacterGRU(9, 8)
+    task = NextCharacter(network, 9)
+    x, y = torch.randint(0, 9, (5, 12)), torch.randint(0, 9, (5, 12))
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    (scores,) = trainer.validate(task, DataLoader(TensorDataset(x, y), 3), verbose=False)
+    with torch.no_grad():
+        wanted = nn.functional.cross_entropy(network(x), y).exp()
+    assert scores["val_perplexity"] == pytest.approx(float(wanted), rel=1e-5)
+
+
+@pytest.mark.parametrize("network", [CharacterGRU(9, 8), CharacterTransformer(9, 8, heads=2, context=12)])
+def test_no_character_sees_those_behind_it(network: nn.Module) -> None:
+    network.eval()
+    one = torch.randint(0, 9, (1, 12))
+    other = one.clone()
+    other[0, 8:] = (other[0, 8:] + 1) % 9
+    torch.testing.assert_close(network(one)[..., :8], network(other)[..., :8])
+    assert not torch.equal(network(one)[..., 8:], network(other)[..., 8:])
