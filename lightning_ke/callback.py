@@ -73,6 +73,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         end: What ends a generation: "length", "plateau", "overfit" (with their defaults) or a `GenerationEnd`.
         stop_at: Metrics that end the whole run once the end of a generation reaches all of them: a number that a metric
             must come up to, or a string such as ``"<=0.3"``.
+        ops: In place of `rate`, for "kels" and "importance": the share of the network's operations that the slim
+            network may need, in (0, 1); the rate is solved for.
 
     Raises:
         ValueError: If an argument is out of range, or (in `setup`) if arguments, module and Trainer do not fit.
@@ -107,6 +109,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         seed: int | None = None,
         end: str | GenerationEnd = "length",
         stop_at: Mapping[str, float | str] | None = None,
+        ops: float | None = None,
     ) -> None:
         super().__init__()
         check_whole("generations", generations, least=1)
@@ -124,7 +127,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self._end = get_ending(end)
         check_fit_goals(goals, self._end, score_fit)
         self._settings = Settings(
-            get_split(split, rate), get_reset(reset), norm, optimizer, lr_schedule, target, tuple(exclude), goals
+            get_split(split, rate, ops), get_reset(reset), norm, optimizer, lr_schedule, target, tuple(exclude), goals
         )
         self.generations = generations
         self.epochs_per_generation = epochs_per_generation

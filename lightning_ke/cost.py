@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,10 @@ from lightning_ke import naming
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, run, tensors, tensors_in, with_data, without_data
 from lightning_ke.flow.mode import OperationMode
+
+if TYPE_CHECKING:
+    from lightning_ke.splits.base import Call
+    from lightning_ke.structure import Structure
 
 aten = torch.ops.aten
 logger = logging.getLogger(__name__)
@@ -61,29 +65,51 @@ def measure_cost(model: nn.Module, example_input: Any) -> Cost:
         >>> measure_cost(network, torch.zeros(2, 3, 4, 4))
         Cost(ops=9472, params=1514)
     """
+    from lightning_ke.splits.base import Call
+
+    args, kwargs = as_call(example_input)
+    params = sum(parameter.numel() for _, parameter in naming.named_parameters(model))
+    return Cost(count_operations(model, Call("", args, kwargs)), params)
+
+
+def count_operations(model: nn.Module, call: Call, structure: Structure | None = None) -> int:
+    """Count the operations of one sample in one call of a network, or of the slim network that a structure describes.
+
+    Args:
+        model: The dense network; it is not changed.
+        call: How it is run.
+        structure: What the slim network keeps, whose operations are counted in place of the dense network's.
+
+    Raises:
+        ValueError: If the network does not run in this way.
+    """
     try:
-        counter = _count(model, example_input, without_data)
+        counter = _count(model, call, structure, without_data)
     except Exception as error:
         logger.info("Counting operations with data, because the network does not run without (%s).", error)
         try:
-            counter = _count(model, example_input, with_data)
+            counter = _count(model, call, structure, with_data)
         except Exception as failure:
             raise ValueError(
                 f"Expected the network to run on `example_input`, but it failed ({failure}). "
                 "Pass a tensor, a tuple of positional or a dict of keyword arguments that its forward accepts."
             ) from failure
-    batch = next((tensor.shape[0] for tensor in tensors_in(example_input) if tensor.dim()), 1)
-    params = sum(parameter.numel() for _, parameter in naming.named_parameters(model))
-    return Cost(counter.once + round(counter.per_batch / max(batch, 1)), params)
+    inputs = tensors_in((tuple(call.args), dict(call.kwargs)))
+    batch = next((tensor.shape[0] for tensor in inputs if tensor.dim()), 1)
+    return counter.once + round(counter.per_batch / max(batch, 1))
 
 
-def _count(model: nn.Module, example_input: Any, convert: Callable[[Tensor], Tensor]) -> _Counter:
+def _count(model: nn.Module, call: Call, structure: Structure | None, convert: Callable[[Tensor], Tensor]) -> _Counter:
     network = private_copy(naming.unwrap(model), convert)
+    if structure is not None:
+        from lightning_ke.slim.cut import shrink
+
+        shrink(network, structure)
     network.eval()
-    args, kwargs = copy_inputs(as_call(example_input), convert)
+    args, kwargs = copy_inputs((tuple(call.args), dict(call.kwargs)), convert)
     counter = _Counter(tensors_in((args, kwargs)))
     with quiet_world(), counter:
-        network(*args, **kwargs)
+        dict(naming.named_modules(network))[call.module](*args, **kwargs)
     return counter
 
 

@@ -262,7 +262,11 @@ class Mask(Mapping[str, Tensor]):
         fit = sum(entry.count() for entry in self._entries.values())
         rows.append(("total", f"{total:,}", _percent(fit, total)))
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
-        return "\n".join(f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {share}".rstrip() for name, shape, share in rows)
+        lines = [f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {share}".rstrip() for name, shape, share in rows]
+        if self.structure is not None and self.structure.ops is not None:
+            share, rate = 100 * self.structure.ops, self.structure.rate
+            lines.append(f"operations {share:.1f} % of the dense network's, at rate {rate} (solved for)")
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         return f"Mask({len(self)} parameters, {self.fit_share:.1%} fit, {self.nbytes:,} bytes)"

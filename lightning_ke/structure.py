@@ -61,6 +61,8 @@ class Structure:
             attribute name, then the slim value.
         unreached: Canonical names of parameters that no run of the network reached; they are wholly fit.
         train_only: Canonical names of parameters that the network reaches in train mode only (auxiliary heads).
+        rate: The rate that was solved for where a share of the operations was asked for, else None.
+        ops: The share of the dense network's operations that the slim network needs, where it was asked for.
     """
 
     axes: tuple[Axis, ...]
@@ -70,6 +72,8 @@ class Structure:
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unreached: tuple[str, ...] = ()
     train_only: tuple[str, ...] = ()
+    rate: float | None = None
+    ops: float | None = None
 
     def member(self, name: str) -> Tensor:
         """Bool tensor of the dense tensor's shape, True where every coordinate is kept.
@@ -123,6 +127,8 @@ class Structure:
             "attributes": {name: dict(values) for name, values in self.attributes.items()},
             "unreached": list(self.unreached),
             "train_only": list(self.train_only),
+            "rate": self.rate,
+            "ops": self.ops,
         }
 
     @classmethod
@@ -140,4 +146,6 @@ class Structure:
             attributes={name: dict(values) for name, values in state["attributes"].items()},
             unreached=tuple(state["unreached"]),
             train_only=tuple(state["train_only"]),
+            rate=state.get("rate"),  # checkpoints of the first versions have neither
+            ops=state.get("ops"),
         )

@@ -32,6 +32,7 @@ def decide_structure(
     target: str | None = None,
     round_to: int = 1,
     importance: Mapping[str, Tensor] | None = None,
+    traced: Trace | None = None,
 ) -> Structure:
     """Decide the kept channels of every tensor of a network: the first ``ceil(rate * n)`` of each producer's `n`.
 
@@ -46,6 +47,7 @@ def decide_structure(
         round_to: Kept channels are rounded up to a multiple of this where the network allows it.
         importance: What each entry of a tensor counts for, by canonical name and of the tensor's shape. The units that
             carry the most are then kept instead of the first; a unit carries what all its slices of all tensors do.
+        traced: What `trace` has learned of this network already; None runs it.
 
     Raises:
         FlowError: If channels could not be followed through an operation; the message names it.
@@ -60,8 +62,8 @@ def decide_structure(
         >>> structure.cuts["2.weight"], structure.axes[0].kept.tolist()
         (Cut(shape=(2, 10, 1, 1), axes=(-1, 0, -1, -1)), [0, 1, 2, 3, 4])
     """
-    traced = trace(model, calls, target)
-    if traced.unreached:
+    given, traced = traced, traced or trace(model, calls, target)
+    if traced.unreached and given is None:
         warnings.warn(
             "The forward does not reach these parameters, so they stay wholly fit: "
             + ", ".join(traced.unreached)

@@ -120,14 +120,16 @@ class Split(ABC):
         return {"split": self.name, **{name: value for name, value in vars(self).items() if isinstance(value, plain)}}
 
 
-def check_rate(rate: object) -> float:
-    """Check a split rate.
+def check_rate(rate: object, name: str = "rate", meaning: str = "the share of what is fit") -> float:
+    """Check a split rate, or another share.
 
     Args:
-        rate: Share of what is fit.
+        rate: The share.
+        name: Name of the argument.
+        meaning: What it is the share of, for the error message.
 
     Returns:
-        The rate as a float.
+        The share as a float.
 
     Raises:
         ValueError: If it is no number in (0, 1).
@@ -140,7 +142,5 @@ def check_rate(rate: object) -> float:
     """
     # A bool is a Real to Python; the comparison is False for NaN.
     if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < float(rate) < 1:
-        raise ValueError(
-            f"Expected argument `rate` to be in (0, 1), but got {rate!r}. It is the share of what is fit, such as 0.5."
-        )
+        raise ValueError(f"Expected argument `{name}` to be in (0, 1), but got {rate!r}. It is {meaning}, such as 0.5.")
     return float(rate)

@@ -22,6 +22,7 @@ def draw_mask(
     example_input: Any = None,
     seed: int = 0,
     target: str | None = None,
+    ops: float | None = None,
 ) -> Mask:
     """Decide which weights of a network are fit.
 
@@ -36,6 +37,9 @@ def draw_mask(
             or a dict of keyword arguments. Only splits that follow channels ("kels") need it.
         seed: Seed of splits that draw at random.
         target: Canonical name of the submodule to which cutting and redrawing is limited, None for the whole network.
+        ops: In place of `rate`, for "kels" and "importance": the share of the network's operations that the slim
+            network may need, in (0, 1). The largest rate whose slim network needs no more is solved for; the mask's
+            summary says which.
 
     Returns:
         A bool tensor for every parameter, True where it is fit, by canonical name (packed, see `Mask`).
@@ -52,7 +56,7 @@ def draw_mask(
         >>> mask["0.weight"].sum()
         tensor(32)
     """
-    chosen = get_split(split, rate)
+    chosen = get_split(split, rate, ops)
     calls = () if example_input is None else (as_call(example_input),)
     if chosen.needs_calls and not calls:
         raise ValueError(

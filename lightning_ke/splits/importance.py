@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lightning_ke.masks import Mask
-from lightning_ke.naming import named_parameters
-from lightning_ke.splits.base import Split, SplitContext, check_rate
+from lightning_ke.splits.channels import ChannelSplit
 from lightning_ke.units import units
 
 
-@dataclass(frozen=True)
-class Importance(Split):
+@dataclass(frozen=True, repr=False)
+class Importance(ChannelSplit):
     """Keep the strongest ``ceil(rate * n)`` of the n free channels of every layer, where `Kels` keeps the first.
 
     A channel's strength is its share of the squared weights of every tensor that carries it, summed: the filters that
@@ -25,10 +24,12 @@ class Importance(Split):
     and stay chosen. The mask of the first generation is provisional, read off the first weights.
 
     Args:
-        rate: Share of the channels that is fit, in (0, 1).
+        rate: Share of the channels that is fit, in (0, 1); 0.5 if `ops` is not given either.
+        ops: As for `Kels`.
+        round_to: As for `Kels`.
 
     Raises:
-        ValueError: If the rate lies outside (0, 1).
+        ValueError: If an argument is out of range, or if both `rate` and `ops` are given.
 
     Source:
         Norms of filters as in "Pruning Filters for Efficient ConvNets" (ICLR 2017), over all tensors that share a
@@ -46,30 +47,16 @@ class Importance(Split):
         tensor([[False,  True, False,  True]])
     """
 
-    rate: float = 0.5
-
     name: ClassVar[str] = "importance"
-    structured = True
-    needs_calls = True
     last_draw = 2
 
-    def __post_init__(self) -> None:
-        check_rate(self.rate)
-
-    def draw(self, context: SplitContext) -> Mask:
-        """Follow the channels through the network and keep the strongest of each layer's.
+    def importance(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """Each entry's share of its tensor's squared weights.
 
         Args:
-            context: The network and how it is run.
+            model: The network.
         """
-        # Imported here because splits that choose weights one by one have no use for channel flow.
-        from lightning_ke.flow import decide_structure
-
-        model = context.model
-        structure = decide_structure(
-            model, context.calls, self.rate, target=context.target, importance=_shares_of_squares(model)
-        )
-        return Mask.from_structure(structure, {name: tuple(weight.shape) for name, weight in named_parameters(model)})
+        return _shares_of_squares(model)
 
 
 def _shares_of_squares(model: nn.Module) -> dict[str, Tensor]:

@@ -5,23 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning_ke.masks import Mask
-from lightning_ke.naming import named_parameters
-from lightning_ke.splits.base import Split, SplitContext, check_rate
+from lightning_ke.splits.channels import ChannelSplit
 
 
-@dataclass(frozen=True)
-class Kels(Split):
+@dataclass(frozen=True, repr=False)
+class Kels(ChannelSplit):
     """Keep the first ``ceil(rate * n)`` of the n free channels of every layer, and of the channels that feed it.
 
     About ``rate ** 2`` of the weights are fit. Inputs, outputs and the channels at the border of a `target` are kept
     whole; biases and norm parameters follow their channel.
 
     Args:
-        rate: Share of the channels that is fit, in (0, 1).
+        rate: Share of the channels that is fit, in (0, 1); 0.5 if `ops` is not given either.
+        ops: In place of `rate` the share of the network's operations that the slim network may need, in (0, 1): the
+            largest rate is taken whose slim network needs no more. The mask's summary says which that is.
+        round_to: Kept channels are rounded up to a multiple of this number where the network allows it (8 suits much
+            hardware); None does not round.
 
     Raises:
-        ValueError: If the rate lies outside (0, 1).
+        ValueError: If an argument is out of range, or if both `rate` and `ops` are given.
 
     Source:
         "Knowledge Evolution in Neural Networks" (CVPR 2021), section 3.2, kernel-level convolutional-aware splitting.
@@ -37,26 +39,12 @@ class Kels(Split):
         2.weight   5x8x3x3  50.0 %
         2.bias     5        100.0 %
         total      589      50.4 %
+        >>> print(draw_mask(net, Kels(ops=0.3), example_input=torch.zeros(1, 3, 8, 8)).summary(max_rows=1))
+        parameter                shape    fit
+        0.weight                 8x3x3x3  25.0 %
+        ... 3 parameters more
+        total                    589      25.6 %
+        operations 25.0 % of the dense network's, at rate 0.2 (solved for)
     """
 
-    rate: float = 0.5
-
     name: ClassVar[str] = "kels"
-    structured = True
-    needs_calls = True
-
-    def __post_init__(self) -> None:
-        check_rate(self.rate)
-
-    def draw(self, context: SplitContext) -> Mask:
-        """Follow the channels through the network and keep the first of each.
-
-        Args:
-            context: The network and how it is run.
-        """
-        # Imported here because splits that choose weights one by one have no use for channel flow.
-        from lightning_ke.flow import decide_structure
-
-        structure = decide_structure(context.model, context.calls, self.rate, target=context.target)
-        shapes = {name: tuple(parameter.shape) for name, parameter in named_parameters(context.model)}
-        return Mask.from_structure(structure, shapes)

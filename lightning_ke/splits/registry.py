@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lightning_ke.naming import nearest_names
 from lightning_ke.splits.base import Split, check_rate
+from lightning_ke.splits.channels import ChannelSplit
 from lightning_ke.splits.importance import Importance
 from lightning_ke.splits.kels import Kels
 from lightning_ke.splits.layers import Layers
@@ -90,16 +91,17 @@ def split_info(name: str) -> SplitInfo:
     return _SPLITS[name]
 
 
-def get_split(split: str | Split, rate: float | None = None) -> Split:
+def get_split(split: str | Split, rate: float | None = None, ops: float | None = None) -> Split:
     """Build a split from its name.
 
     Args:
         split: One of `list_splits`, or a split object, which is returned as it is.
         rate: Share of what is fit, in (0, 1); None is the split's own default where it takes a rate (0.5, or 0.8 for
             "snip" and "fisher").
+        ops: In place of `rate` the share of the operations that the slim network may need, for a split that has one.
 
     Raises:
-        ValueError: If there is no such split, if the rate lies outside (0, 1), or if one is given where it means
+        ValueError: If there is no such split, if a share lies outside (0, 1), or if one is given where it means
             nothing.
 
     Example:
@@ -109,11 +111,12 @@ def get_split(split: str | Split, rate: float | None = None) -> Split:
         Kels(rate=0.5)
     """
     if isinstance(split, Split):
-        if rate is not None:
-            raise ValueError(
-                f"Expected argument `rate` to be None next to the split object {split!r}, but got {rate!r}. "
-                "Give the rate to the split object itself."
-            )
+        for name, share in (("rate", rate), ("ops", ops)):
+            if share is not None:
+                raise ValueError(
+                    f"Expected argument `{name}` to be None next to the split object {split!r}, but got {share!r}. "
+                    f"Give the {name} to the split object itself."
+                )
         return split
     if not isinstance(split, str):
         raise ValueError(
@@ -126,6 +129,13 @@ def get_split(split: str | Split, rate: float | None = None) -> Split:
             f"Expected argument `rate` to be None for split {split!r}, which takes none, but got {rate!r}. "
             "Leave `rate` out."
         )
+    if ops is not None:
+        if not issubclass(info.cls, ChannelSplit):
+            raise ValueError(
+                f"Expected argument `ops` to be None for split {split!r}, which has no slim network, but got {ops!r}. "
+                "Leave `ops` out, or take split 'kels'."
+            )
+        return info.cls(rate, ops)
     if rate is None:
         return info.cls()
     return info.cls(check_rate(rate))  # type: ignore[call-arg]  # as `SplitInfo.cls` says

@@ -41,7 +41,7 @@ def test_every_option_composes_and_its_keys_are_arguments(group, option):
 
 def test_the_callback_s_options_are_all_there():
     options = set(composed().generations) - {"count", "epochs"} | set(composed().redraw)
-    elsewhere = {"self", "split", "rate", "generations", "epochs_per_generation", "example_input", "seed"}
+    elsewhere = {"self", "split", "rate", "ops", "generations", "epochs_per_generation", "example_input", "seed"}
     assert options == set(inspect.signature(KnowledgeEvolution.__init__).parameters) - elsewhere
 
 
