@@ -122,6 +122,8 @@ def build_task(config: DictConfig, data: LightningDataModule) -> LightningModule
     task: LightningModule = make(**{name: value() if callable(value) else value for name, value in known.items()})
     if task.example_input_array is None and {"in_channels", "image_size"} <= set(sizes):
         task.example_input_array = torch.zeros(2, sizes["in_channels"], sizes["image_size"], sizes["image_size"])
+    elif task.example_input_array is None:
+        task.example_input_array = getattr(data, "example_input", None)
     return task
 
 
