@@ -92,6 +92,8 @@ def unwrap(model: nn.Module) -> nn.Module:
         True
     """
     while True:
+        if not model._modules:
+            return model
         attribute = next((name for name in _WRAPPER_ATTRIBUTES if name in model._modules), None)
         if attribute is None and "module" in model._modules:
             attribute = "module" if any(cls.__name__ in _WRAPPER_CLASSES for cls in type(model).__mro__) else None
@@ -113,7 +115,9 @@ def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         >>> [name for name, module in named_modules(net)]
         ['', '0']
     """
-    yield from _walk(model, "", set())
+    found: dict[int, tuple[str, nn.Module]] = {}
+    _walk(model, "", found)
+    yield from found.values()
 
 
 def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -144,12 +148,10 @@ def named_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield join_name(prefix, name), buffer
 
 
-def _walk(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+def _walk(module: nn.Module, name: str, found: dict[int, tuple[str, nn.Module]]) -> None:
     module = unwrap(module)
-    if id(module) in seen:
-        return
-    seen.add(id(module))
-    yield name, module
-    for child_name, child in module._modules.items():
-        if child is not None:
-            yield from _walk(child, join_name(name, child_name), seen)
+    if id(module) not in found:
+        found[id(module)] = name, module
+        for child_name, child in module._modules.items():
+            if child is not None:
+                _walk(child, f"{name}.{child_name}" if name else child_name, found)

@@ -31,6 +31,7 @@ _OTHER_WORDS = (
 
 #: Names of attributes that say how many channels enter and leave a module.
 _ENDS = {"in": ("in_channels", "in_features", "num_features"), "out": ("out_channels", "out_features")}
+_AT_ENDS = frozenset(name for names in _ENDS.values() for name in names)
 
 
 def tells_its_sizes(module: nn.Module) -> bool:
@@ -42,9 +43,7 @@ def tells_its_sizes(module: nn.Module) -> bool:
     held = vars(module)
     if "normalized_shape" in held:
         return True
-    return not type(module).__module__.startswith("torch.nn") and any(
-        name in held for names in _ENDS.values() for name in names
-    )
+    return not type(module).__module__.startswith("torch.nn") and not _AT_ENDS.isdisjoint(held)
 
 
 def slim_attributes(

@@ -5,10 +5,20 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-_CONTAINERS = (dict, OrderedDict, set)
+#: What a copy shares with the original.
+_ATOMIC = frozenset(
+    {int, float, bool, str, bytes, complex, type(None), type, type(len), type(lambda: None), torch.dtype}
+)
+#: How a module says that it wants to be copied in its own way.
+_OWN_WAYS = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__")
+#: What torch's modules inherit of these; the convolution's fills in what old pickles lack.
+_COMMON = (*(getattr(nn.Module, way, None) for way in _OWN_WAYS), nn.modules.conv._ConvNd.__setstate__)
 
 
 def private_copy(network: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module:
@@ -18,14 +28,42 @@ def private_copy(network: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.
         network: The network; it is not changed.
         convert: Makes the copy of one tensor; called once per tensor, so that tied weights stay tied.
     """
-    memo: dict[int, object] = {}
-    for module in network.modules():
-        # A module has a dozen containers for hooks, nearly always empty; copying each would nearly double the time.
-        for container in module.__dict__.values():
-            if type(container) in _CONTAINERS and not container:
-                memo[id(container)] = type(container)()
-        held = (*module._parameters.values(), *module._buffers.values(), *module.__dict__.values())
-        for tensor in held:
-            if isinstance(tensor, Tensor) and id(tensor) not in memo:
-                memo[id(tensor)] = convert(tensor)
-    return copy.deepcopy(network, memo)
+    memo: dict[int, Any] = {}
+    modules = list(network.modules())
+    # Copying attribute by attribute takes a tenth of the time of `copy.deepcopy`, which copies each of the dozen empty
+    # containers for hooks that a module has; whatever is not plain is left to it.
+    plain = [module for module in modules if _is_plain(type(module))]
+    for module in plain:
+        memo[id(module)] = object.__new__(type(module))
+    for module in modules:
+        for value in (*module._parameters.values(), *module._buffers.values(), *module.__dict__.values()):
+            if isinstance(value, Tensor) and id(value) not in memo:
+                memo[id(value)] = convert(value)
+    for module in plain:
+        held = vars(memo[id(module)])
+        for name, value in vars(module).items():
+            held[name] = value if type(value) in _ATOMIC else _copied(value, memo)
+    copied: nn.Module = copy.deepcopy(network, memo)
+    return copied
+
+
+@cache
+def _is_plain(kind: type[nn.Module]) -> bool:
+    return all(getattr(kind, way, None) in _COMMON for way in _OWN_WAYS)
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in _ATOMIC:
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind in (dict, OrderedDict):
+        memo[id(value)] = new = kind()
+        for key, item in value.items():
+            new[key if type(key) is str else _copied(key, memo)] = _copied(item, memo)
+        return new
+    if not value and kind in (list, set):
+        memo[id(value)] = new = kind()
+        return new
+    return copy.deepcopy(value, memo)

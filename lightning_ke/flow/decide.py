@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ from lightning_ke.flow.variables import PINNED
 from lightning_ke.structure import Axis, Cut, Structure
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lightning_ke.splits.base import Call
 
 
@@ -76,27 +79,10 @@ def decide_structure(
     shapes = {
         name: tuple(tensor.shape) for name, tensor in (*naming.named_parameters(model), *naming.named_buffers(model))
     }
-    axes: list[Axis] = []
-    known: dict[tuple[int, bytes], int] = {}
-    cuts = {}
-    for name, dims in traced.leaves.items():
-        positions = []
-        for dim in dims:
-            member = None if dim is None else kept[dim]
-            if member is None or bool(member.all()):
-                positions.append(-1)
-                continue
-            index = member.nonzero().squeeze(1).int()
-            key = (len(member), index.numpy().tobytes())
-            if key not in known:
-                known[key] = len(axes)
-                axes.append(Axis(len(member), index))
-            positions.append(known[key])
-        if any(position >= 0 for position in positions):
-            cuts[name] = Cut(shapes[name], tuple(positions))
+    axes, cuts = _read_off(traced.leaves, kept, shapes)
     attributes = slim_attributes(model, traced.sizes, whole, kept)
     structure = Structure(
-        tuple(axes),
+        axes,
         cuts,
         record_calls(calls),
         attributes=attributes,
@@ -108,6 +94,30 @@ def decide_structure(
 
         structure = replace(structure, scales=lost_factors(model, calls, traced, structure, shrink, kept))
     return structure
+
+
+def _read_off(
+    leaves: Mapping[str, tuple[Tensor | None, ...]], kept: Tensor, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[Axis, ...], dict[str, Cut]]:
+    """How every tensor is cut, and the distinct runs of kept channels that this takes."""
+    axes: list[Axis] = []
+    known: dict[bytes, int] = {}
+    cuts = {}
+    members = kept.numpy()
+    for name, dims in leaves.items():
+        positions = []
+        for dim in dims:
+            key = b"\1" if dim is None else members[dim.numpy()].tobytes()
+            position = known.get(key)
+            if position is None:
+                member = torch.frombuffer(bytearray(key), dtype=torch.bool)
+                position = known[key] = -1 if bool(member.all()) else len(axes)
+                if position >= 0:
+                    axes.append(Axis(len(member), member.nonzero().squeeze(1).int()))
+            positions.append(position)
+        if any(position >= 0 for position in positions):
+            cuts[name] = Cut(shapes[name], tuple(positions))
+    return tuple(axes), cuts
 
 
 def decide(traced: Trace, rate: float, round_to: int = 1, importance: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -122,14 +132,14 @@ def decide(traced: Trace, rate: float, round_to: int = 1, importance: Mapping[st
     Returns:
         Bool tensor of shape (number of variables,), to be read at roots.
     """
-    roots = traced.variables.roots()
+    roots = traced.variables.roots().numpy()
     pinned = roots[PINNED]
-    decided = torch.zeros(traced.variables.count, dtype=torch.bool)
-    kept = torch.ones(traced.variables.count, dtype=torch.bool)
+    decided = np.zeros(len(roots), dtype=np.bool_)
+    kept = np.ones(len(roots), dtype=np.bool_)
     part = _parts(traced.pieces, roots)
     strength = None if importance is None else _strength(traced, roots, importance)
     for producer in traced.producers:
-        units = _distinct(roots[producer])
+        units = _distinct(roots[producer.numpy()])
         width = max(len(producer) // len(units), 1)
         free = units[(units != pinned) & ~decided[units]]
         decided[free] = True
@@ -137,42 +147,39 @@ def decide(traced: Trace, rate: float, round_to: int = 1, importance: Mapping[st
         for own in _distinct(part[free]):
             units = free[part[free] == own]
             if strength is not None:
-                units = units[strength[units].argsort(descending=True, stable=True)]
+                units = units[np.argsort(-strength[units], kind="stable")]
             keep = min(_rounded(math.ceil(rate * len(units)), width, round_to), len(units))
             kept[units[keep:]] = False
-    return kept
+    return torch.from_numpy(kept)
 
 
-def _strength(traced: Trace, roots: Tensor, importance: Mapping[str, Tensor]) -> Tensor:
+def _strength(traced: Trace, roots: NDArray[np.int64], importance: Mapping[str, Tensor]) -> NDArray[np.float64]:
     """What every root carries: the sum over all slices, of all tensors, that belong to it."""
-    strength = torch.zeros(traced.variables.count, dtype=torch.float64)
+    strength = np.zeros(len(roots))
     for name, dims in traced.leaves.items():
         for position, variables in enumerate(dims):
             if name in importance and variables is not None:
                 slices = importance[name].movedim(position, 0).reshape(len(variables), -1).sum(1, dtype=torch.float64)
-                strength.index_add_(0, roots[variables], slices.cpu())
+                np.add.at(strength, roots[variables.numpy()], slices.detach().cpu().numpy())
     return strength
 
 
-def _parts(pieces: Sequence[Tensor], roots: Tensor) -> Tensor:
+def _parts(pieces: Sequence[Tensor], roots: NDArray[np.int64]) -> NDArray[np.int64]:
     """A number for every root that says in which slices its channels lie."""
-    part = torch.zeros(len(roots), dtype=torch.long)
+    part = np.zeros(len(roots), dtype=np.int64)
     # Every slice adds its own random number to what lies in it: equal sums are equal sets of slices.
-    marks = torch.randint(2**62, (len(pieces),), generator=torch.Generator().manual_seed(0))
+    marks = torch.randint(2**62, (len(pieces),), generator=torch.Generator().manual_seed(0)).numpy()
     for piece, mark in zip(pieces, marks, strict=True):
-        inside = _distinct(roots[piece.reshape(-1)])
-        part[inside] += mark
+        part[_distinct(roots[piece.reshape(-1).numpy()])] += mark
     return part
 
 
-def _distinct(values: Tensor) -> Tensor:
+def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """The distinct values in the order of their first appearance."""
     if bool((values[1:] > values[:-1]).all()):
         return values
-    unique, inverse = torch.unique(values, return_inverse=True)
-    first: Tensor = torch.full_like(unique, len(values)).scatter_reduce(0, inverse, torch.arange(len(values)), "amin")
-    ordered: Tensor = unique[first.argsort()]
-    return ordered
+    first = np.unique(values, return_index=True)[1]
+    return values[np.sort(first)]
 
 
 def _rounded(units: int, width: int, round_to: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from lightning_ke.flow.labels import Labels, along, place
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lightning_ke.flow.trace import Tracer
+    from lightning_ke.flow.tracer import Tracer
 
 Operator = torch._ops.OpOverload | torch._ops.OpOverloadPacket
 Rule = Callable[["Operation"], None]
@@ -64,6 +65,7 @@ def find_rule(operator: torch._ops.OpOverload) -> Rule | None:
     return own
 
 
+@cache
 def _name(operator: Operator) -> str:
     return str(operator)
 
@@ -145,8 +147,10 @@ class Operation:
         Returns:
             int64 tensor of shape (size of `dim`,).
         """
+        if layer.numel() == layer.shape[dim]:
+            return layer.reshape(-1)
         rows = layer.movedim(dim, -1).reshape(-1, layer.shape[dim])
-        if len(rows) > 1:
+        if rows.shape[0] > 1:
             self.variables.join(rows[:1], rows[1:])
         return rows[0]
 
@@ -157,7 +161,10 @@ class Operation:
             tensor: One of the operation's arguments.
             dim: A dimension of it, not negative.
         """
-        found = [self.uniform(layer, dim) for layer in along(self.labels(tensor).layers, dim)]
+        layers = self.labels(tensor).layers
+        if not layers:
+            return None
+        found = [self.uniform(layer, dim) for layer in along(layers, dim)]
         for other in found[1:]:
             self.variables.join(found[0], other)
         return found[0] if found else None

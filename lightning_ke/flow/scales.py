@@ -17,7 +17,8 @@ from lightning_ke import naming
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, run, without_data
 from lightning_ke.flow.mode import OperationMode
-from lightning_ke.flow.trace import SCALINGS, Trace
+from lightning_ke.flow.trace import Trace
+from lightning_ke.flow.tracer import SCALINGS
 from lightning_ke.structure import Structure
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from lightning_ke import naming
 from lightning_ke.flow.calls import replay_calls
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, tensors_in
-from lightning_ke.flow.trace import entering, run_calls, watching
+from lightning_ke.flow.running import entering, watching
+from lightning_ke.flow.trace import run_calls
 from lightning_ke.slim.cut import kept_values, refresh
 from lightning_ke.slim.double import Double, double_by_default, in_double
 from lightning_ke.slim.reference import Reference, without_reset_hypothesis

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from lightning_ke import naming
 from lightning_ke.flow.dry import tensors
-from lightning_ke.flow.trace import Tracer, label_leaves
+from lightning_ke.flow.trace import label_leaves
+from lightning_ke.flow.tracer import Tracer
 from lightning_ke.flow.variables import Variables
 from lightning_ke.slim.double import raise_precision
 from lightning_ke.structure import Structure

@@ -176,10 +176,13 @@ def _aligned(op: Operation, tensors: Sequence[Tensor], dim: int) -> list[list[Te
                 row.append(own_layers[index] if index < len(own_layers) else None)
             # A tensor of one value takes whatever size its neighbours have; any other without a layer is always kept.
             known = next(part for part in row if part is not None)
-            spare = [
-                known if op.labels(tensor).uniform and not key else torch.full([1] * ndim, PINNED) for tensor in tensors
-            ]
-            rows.append([other if part is None else part for part, other in zip(row, spare, strict=True)])
+            kept = torch.full([1] * ndim, PINNED)
+            rows.append(
+                [
+                    part if part is not None else known if op.labels(tensor).uniform and not key else kept
+                    for part, tensor in zip(row, tensors, strict=True)
+                ]
+            )
     return rows
 
 

@@ -1,0 +1,97 @@
+"""Which module is running: names for error messages, for remembered sizes and for the first difference of a proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from lightning_ke import naming
+from lightning_ke.flow.attributes import tells_its_sizes
+from lightning_ke.flow.dry import tensors
+
+if TYPE_CHECKING:
+    from lightning_ke.flow.tracer import Tracer
+
+
+@contextmanager
+def running_modules(modules: Mapping[str, nn.Module], tracer: Tracer) -> Iterator[None]:
+    """Keep the names and inputs of the running modules on a tracer's stack.
+
+    Args:
+        modules: All modules of the network by canonical name.
+        tracer: The trace.
+    """
+    stack = tracer.modules
+    names = {id(module): name for name, module in modules.items()}
+    telling = {id(module) for module in modules.values() if tells_its_sizes(module)}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        stack.append((names.get(id(module), tracer.module), args))
+        if id(module) in telling:
+            for tensor in tensors(args):
+                tracer.size(tensor, end="in")
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) in telling:
+            for tensor in tensors((output,)):
+                tracer.size(tensor, end="out")
+        stack.pop()
+
+    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def entering(network: nn.Module, last: list[str]) -> Iterator[None]:
+    """Keep the name of the module that was entered, or returned to, last.
+
+    Args:
+        network: The network that will run.
+        last: Its only entry is that name; it stays as it is when the network fails.
+    """
+    names = {id(module): name for name, module in naming.named_modules(network)}
+    stack: list[str] = []
+
+    def enter(module: nn.Module, args: Any) -> None:
+        stack.append(names.get(id(module), last[0]))
+        last[0] = stack[-1]
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        stack.pop()
+        last[0] = stack[-1] if stack else ""
+
+    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def watching(network: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Show every module's output tensor while a network runs.
+
+    Args:
+        network: The network that will run.
+        see: Called with the module's canonical name and the tensor that it returned.
+    """
+    names = {id(module): name for name, module in naming.named_modules(network)}
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point() and id(module) in names:
+            see(names[id(module)], output)
+
+    handle = register_module_forward_hook(leave)
+    try:
+        yield
+    finally:
+        handle.remove()

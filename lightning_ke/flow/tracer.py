@@ -1,0 +1,220 @@
+"""The mode under which a network is traced: channel labels travel beside the tensors of every operation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_ke.flow import rules as rules  # fills the table of rules
+from lightning_ke.flow.dry import run, tensors
+from lightning_ke.flow.labels import Labels, loosened
+from lightning_ke.flow.mode import OperationMode
+from lightning_ke.flow.registry import FlowError, Operation, find_rule
+from lightning_ke.flow.rules.elementwise import elementwise, is_elementwise
+from lightning_ke.flow.sites import Groups, Size
+from lightning_ke.flow.variables import Variables
+from lightning_ke.flow.views import View, is_view, written
+
+aten = torch.ops.aten
+
+#: Factories that fill a tensor with one value: it takes whatever size its neighbours have.
+_UNIFORM = frozenset(
+    {
+        aten.zeros.default,
+        aten.ones.default,
+        aten.full.default,
+        aten.empty.memory_format,
+        aten.scalar_tensor.default,
+        aten.new_zeros.default,
+        aten.new_ones.default,
+        aten.new_full.default,
+        aten.new_empty.default,
+        aten.zeros_like.default,
+        aten.ones_like.default,
+        aten.full_like.default,
+        aten.empty_like.default,
+        aten.rand.default,
+        aten.randn.default,
+    }
+)
+
+
+#: Multiplications by a number that a network's code may have computed from a width.
+SCALINGS = frozenset(
+    {aten.mul.Scalar, aten.mul.Tensor, aten.div.Scalar, aten.div.Tensor, aten.mul_.Tensor, aten.div_.Tensor}
+)
+
+
+class Tracer(OperationMode):
+    """Runs every operation of a forward and lets the labels of its inputs flow to its outputs.
+
+    Args:
+        variables: Where the joins are collected.
+    """
+
+    def __init__(self, variables: Variables) -> None:
+        super().__init__()
+        self.variables = variables
+        self.producers: list[Tensor] = []
+        #: For each producer, by its first variable: its last one, and the variables that it was computed from.
+        self.sources: dict[int, tuple[int, Tensor | None]] = {}
+        self.groups: list[Groups] = []
+        self.sizes: list[Size] = []
+        self.pieces: list[Tensor] = []
+        self.companions: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
+        self.scalars: list[tuple[torch._ops.OpOverload, float, tuple[Tensor, ...]]] = []
+        self.modules: list[tuple[str, tuple[Any, ...]]] = []
+        self.reached: set[int] = set()
+        # The tensors are held as well, so that no id is used twice while the trace lasts.
+        self._labels: dict[int, tuple[Tensor, Labels]] = {}
+        self._views: dict[int, View] = {}
+
+    @property
+    def module(self) -> str:
+        """Canonical name of the running module."""
+        return self.modules[-1][0] if self.modules else ""
+
+    def entering(self) -> list[Tensor]:
+        """The tensors that entered the running module."""
+        return tensors(self.modules[-1][1]) if self.modules else []
+
+    def labels(self, tensor: Tensor) -> Labels:
+        """The labels of a tensor; one that was never labelled is always kept.
+
+        Args:
+            tensor: A tensor of the traced forward.
+        """
+        entry = self._labels.get(id(tensor))
+        return entry[1] if entry is not None else Labels()
+
+    def label(self, tensor: Tensor, labels: Labels) -> None:
+        """Label a tensor.
+
+        Args:
+            tensor: A tensor of the traced forward.
+            labels: Its labels.
+        """
+        self._labels[id(tensor)] = (tensor, labels)
+
+    def relabel(self, tensor: Tensor, labels: Labels, layers: Iterable[Tensor]) -> None:
+        """Label a tensor like another one, but with other layers.
+
+        Args:
+            tensor: A tensor of the traced forward.
+            labels: Labels of the other tensor.
+            layers: The layers.
+        """
+        self.label(tensor, replace(labels, layers=tuple(layers)))
+
+    def size(self, tensor: Tensor, layers: Sequence[Tensor] | None = None, end: str = "") -> None:
+        """Note that the running module's code asked for a shape that carries channels.
+
+        Args:
+            tensor: The tensor of that shape.
+            layers: Its layers, by default those of its labels.
+            end: "in" or "out" if it is what entered or left the running module.
+        """
+        found = self.labels(tensor).layers if layers is None else tuple(layers)
+        if found:
+            self.sizes.append(Size(self.module, tuple(tensor.shape), found, end))
+
+    def operate(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """See `OperationMode`."""
+        result = self.execute(func, args, kwargs)
+        outputs = tensors((result,))
+        if outputs:
+            self._follow(func, args, kwargs, outputs)
+            if func in SCALINGS and not isinstance(args[1], Tensor):
+                self.scalars.append((func, float(args[1]), self.labels(outputs[0]).layers))
+            if is_view(func):
+                for index, output in enumerate(outputs):
+                    self._views[id(output)] = View(args[0], func, args[1:], kwargs, None if output is result else index)
+            elif id(outputs[0]) in self._views and func._schema.is_mutable:
+                self._write_back(outputs[0])
+            self.finish(func, args, kwargs, outputs)
+        return result
+
+    def finish(
+        self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[Tensor]
+    ) -> None:
+        """What a special trace does once an operation has run and its outputs are labelled: here nothing.
+
+        Args:
+            func: The operator.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            outputs: The tensors it returned.
+        """
+
+    def execute(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run an operation.
+
+        Args:
+            func: The operator.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+        """
+        return run(func, args, kwargs)
+
+    def _follow(
+        self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[Tensor]
+    ) -> None:
+        entering = tensors(args)
+        if kwargs:
+            entering += tensors(kwargs.values())
+        known = [self.labels(tensor) for tensor in entering]
+        self.reached.update(map(id, entering))
+        if func in _UNIFORM or not any(labels.layers for labels in known):
+            labels = Labels(
+                uniform=func in _UNIFORM or (bool(known) and all(labels.uniform for labels in known)),
+                weight=bool(known) and all(labels.weight for labels in known),
+                fixed=bool(known) and all(labels.fixed for labels in known),
+                heads=next((labels.heads for labels in known if labels.heads is not None), None),
+                loose=loosened(args[0], outputs[0]) if func is aten.expand.default else frozenset(),
+            )
+            for output in outputs:
+                self.label(output, labels)
+            return
+        rule = find_rule(func) or (elementwise if is_elementwise(func) else None)
+        if rule is None:
+            raise FlowError(
+                f"Expected a rule for every operation that channels flow through, but there is none for `{func}` "
+                f"(called in {self.where()}). Register one with `lightning_ke.flow.register_rule(torch.ops.{func})`."
+            )
+        rule(Operation(func, args, kwargs, outputs, self))
+
+    def _write_back(self, tensor: Tensor) -> None:
+        """A view was written to: the tensors behind it carry the new labels there."""
+        view = self._views[id(tensor)]
+        own, new = self.labels(view.base), self.labels(tensor)
+        if not own.layers and not new.layers:
+            return
+        labels = written(view, own, new, tensor.shape)
+        if labels is None:
+            for layer in (*own.layers, *new.layers):
+                self.variables.pin(layer)
+            labels = replace(own, layers=())
+        self.label(view.base, labels)
+        if id(view.base) in self._views:
+            self._write_back(view.base)
+
+    def mark(self) -> tuple[int, ...]:
+        """A point in time to which `forget_since` can return."""
+        return self.variables.mark(), len(self.producers), len(self.groups), len(self.sizes), len(self.pieces)
+
+    def forget_since(self, mark: tuple[int, ...]) -> None:
+        """Undo what was learned after `mark` was taken.
+
+        Args:
+            mark: What `mark` returned.
+        """
+        self.variables.forget_since(mark[0])
+        del self.producers[mark[1] :], self.groups[mark[2] :], self.sizes[mark[3] :], self.pieces[mark[4] :]
+
+    def where(self) -> str:
+        """The running module, as error messages name it."""
+        return f"module `{self.module}`" if self.module else "the network's own forward"

@@ -1,0 +1,93 @@
+"""Writing through views: when a slice of a tensor is written to, the tensor behind it carries the new labels there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_ke.flow.labels import Labels, compact
+from lightning_ke.flow.variables import PINNED
+
+aten = torch.ops.aten
+
+#: Operations whose result shares its memory with their first argument.
+_VIEWS = frozenset(
+    {
+        aten.view,
+        aten.permute,
+        aten.transpose,
+        aten.t,
+        aten.expand,
+        aten.squeeze,
+        aten.unsqueeze,
+        aten.slice,
+        aten.select,
+        aten.split,
+        aten.split_with_sizes,
+        aten.unbind,
+        aten.diagonal,
+        aten.alias,
+        aten.detach,
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """How a tensor was cut out of another one.
+
+    Args:
+        base: The tensor behind it.
+        func: The operator that returned the view.
+        args: Its positional arguments after the first.
+        kwargs: Its keyword arguments.
+        index: The position of the view among the results, None if it is the only one.
+    """
+
+    base: Tensor
+    func: torch._ops.OpOverload
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    index: int | None
+
+    def part(self, full: Tensor) -> Tensor:
+        """The same part of another tensor.
+
+        Args:
+            full: A tensor of the shape of `base`.
+        """
+        found = self.func(full, *self.args, **self.kwargs)
+        return found if self.index is None else found[self.index]  # type: ignore[no-any-return]  # untyped operator
+
+
+def is_view(func: torch._ops.OpOverload) -> bool:
+    """Whether an operation's results share their memory with its first argument.
+
+    Args:
+        func: The operator.
+    """
+    return func.overloadpacket in _VIEWS
+
+
+def written(view: View, own: Labels, new: Labels, shape: Sequence[int]) -> Labels | None:
+    """The labels of a tensor after a view of it was written to; None if labels cannot say it, so that all is kept.
+
+    Args:
+        view: The view.
+        own: Labels of the tensor behind it, before.
+        new: Labels of the view, after.
+        shape: Shape of the view.
+    """
+    if len(own.layers) > 1 or len(new.layers) > 1:
+        return None
+    base = view.base
+    before = own.layers[0] if own.layers else torch.full([1] * base.dim(), PINNED)
+    after = new.layers[0] if new.layers else torch.full([1] * len(shape), PINNED)
+    full = before.expand(base.shape).clone()
+    view.part(full).copy_(after.expand(tuple(shape)))
+    layer = compact(full, search=True)
+    return Labels((layer,) if layer.numel() > 1 else (), weight=own.weight and new.weight)
