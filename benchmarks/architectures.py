@@ -3,19 +3,23 @@
 Usage: python -m benchmarks.architectures [--family torchvision|timm] [--limit SECONDS] [--again]
 
 "Supported" means that the mask is drawn *and* the slim network is proved at every rate. Random weights, one process per
-network. What has been measured is kept beside the table in a file of JSON lines, so that an interrupted run goes on
-where it stopped; `--again` measures what failed once more. Needs torchvision and timm.
+network. What has been measured is kept beside the table in a file of JSON lines, part by part, so that an interrupted
+run goes on where it stopped; `--again` measures what failed once more. Needs Linux, torchvision and timm.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import multiprocessing
+import os
 import platform
 import resource
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +27,21 @@ import torch
 from torch import Tensor, nn
 
 import lightning_ke as ke
+from lightning_ke.flow.copies import private_copy
+from lightning_ke.slim import refresh
+from lightning_ke.slim.double import in_double
+from lightning_ke.slim.extract import structure_of
+from lightning_ke.slim.proof import TOLERANCE, calls_of, difference, randomise, run_fit, run_slim
+from lightning_ke.slim.reference import without_reset_hypothesis
 
 RATES = (0.3, 0.5, 0.8)
 MEASURED = Path("docs/results/architectures.jsonl")
 TABLE = Path("docs/architectures.md")
 SMALLEST = Path("benchmarks/smallest_timm_models.json")
 #: Bytes of memory that one network's process may use.
-MEMORY = 13 * 2**30
+MEMORY = 14 * 2**30
+#: Parameters that are corrupted, one kept slice each, and slices that are tried of each (a unit may be dead).
+CORRUPTED, TRIED = 3, 4
 
 HEADER = """# Supported architectures
 
@@ -37,14 +49,20 @@ Written by `python -m benchmarks.architectures`; do not edit. Every classificati
 smallest network of each module that `timm.list_modules()` names, unmodified, with random weights and 10 classes.
 **Supported: {torchvision} networks of torchvision, {timm} of timm.**
 
-"Fit" is the share of the weights that a KELS mask of that rate keeps (0.09, 0.25 and 0.64 where all layers can be cut),
-"ops" the share of operations that the slim network saves; "exact" says that the slim network was proved to compute what
-the fit hypothesis computes inside the dense network, at all three rates. "Draw" is the time to draw the mask, relative
-to one forward of one image at the network's own resolution; memory is measured by `python -m benchmarks.speed`.
-{cores} cores ({machine}), one thread, Python {python}, torch {torch}.
+- *mask*: a KELS mask was drawn at all three rates.
+- *fit*: share of the weights that the mask keeps (0.09, 0.25 and 0.64 where all layers can be cut).
+- *exact*: the slim network was proved to compute what the fit hypothesis computes inside the dense network, at all
+  three rates. A network is supported if it has a mask and an exact slim network.
+- *caught*: of {corrupted} weights spread over the network one kept slice each was changed in the slim network of rate
+  0.5; as many of them the proof noticed.
+- *ops saved*: share of the operations that the slim network saves.
+- *draw*: processor time to draw a mask, relative to one forward of one image at the network's own resolution.
+- *memory*: peak of what drawing the mask needs beside the network, and as a share of the network's weights.
 
-| network | M weights | fit 0.3 / 0.5 / 0.8 | ops saved 0.3 / 0.5 / 0.8 | exact | draw |
-|---|---|---|---|---|---|
+{cores} cores ({machine}), one thread, Python {python}, torch {torch}; the machine ran other programs as well.
+
+| network | M weights | mask | fit 0.3 / 0.5 / 0.8 | exact | caught | ops saved 0.3 / 0.5 / 0.8 | draw | memory |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -103,61 +121,125 @@ def build(family: str, name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return network, torch.zeros(1, 3, small_size, small_size), torch.zeros(1, 3, size, size)
 
 
-def measure(family: str, name: str) -> dict[str, Any]:
-    """All that the table says of one network."""
+def measure(family: str, name: str, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The parts of a network's row that are not measured yet, one after another."""
     network, small, own = build(family, name)
-    params = sum(parameter.numel() for parameter in network.parameters())
-    row: dict[str, Any] = {"params": params, "input": small.shape[-1], "fit": [], "saved": []}
-    times = []
-    for _ in range(2):
-        start = time.process_time()
-        ke.draw_mask(network, split="kels", rate=0.5, example_input=own)
-        times.append(time.process_time() - start)
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    masks = [ke.draw_mask(network, split="kels", rate=rate, example_input=small) for rate in RATES]
+    yield {"params": weights, "input": small.shape[-1], "fit": [mask.fit_share for mask in masks]}
+    if "draw" not in row:
+        draw, forward = times(network, own)
+        yield {"draw": draw / forward, "memory": extra_memory(network, own) / (4 * weights)}
+    if "saved" not in row:
+        dense = ke.measure_cost(network, small)
+        saved = []
+        for mask in masks:
+            slim = ke.extract_slim(network, mask)
+            saved.append(1 - ke.measure_cost(slim, small).ops / dense.ops)
+            del slim
+        yield {"saved": saved}
+    if "caught" not in row:
+        yield {"caught": caught(network, masks[RATES.index(0.5)])}
+
+
+def times(network: nn.Module, x: Tensor) -> tuple[float, float]:
+    """Least processor seconds of drawing a mask and of one forward, in turns."""
+    drawn, run = [], []
     network.eval()
-    forwards = []
-    with torch.no_grad():
-        for _ in range(2):
-            start = time.process_time()
-            network(own)
-            forwards.append(time.process_time() - start)
-    row["draw"] = min(times) / min(forwards)
-    dense = ke.measure_cost(network, small)
-    for rate in RATES:
-        mask = ke.draw_mask(network, split="kels", rate=rate, example_input=small)
-        row["fit"].append(mask.fit_share)
-        slim = ke.extract_slim(network, mask)
-        row["saved"].append(1 - ke.measure_cost(slim, small).ops / dense.ops)
-        del slim, mask
-    return row
+    for _ in range(3):
+        start = time.process_time()
+        ke.draw_mask(network, split="kels", rate=0.5, example_input=x)
+        drawn.append(time.process_time() - start)
+        start = time.process_time()
+        with torch.no_grad():
+            network(x)
+        run.append(time.process_time() - start)
+    return min(drawn), min(run)
 
 
-def one(family: str, name: str, answer: Any) -> None:
-    """Measure one network in this process and send its row."""
+def extra_memory(network: nn.Module, x: Tensor) -> int:
+    """Bytes of resident memory at the highest point of drawing a mask above its start (Linux, glibc)."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-3, 16384)  # M_MMAP_THRESHOLD: blocks of 16 kB and more go back to the system when they are freed
+    libc.mallopt(-1, 0)  # M_TRIM_THRESHOLD: and so does the rest
+    gc.collect()
+    libc.malloc_trim(0)
+    start = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    ke.draw_mask(network, split="kels", rate=0.5, example_input=x)
+    return max(status("VmHWM") - start, 0)
+
+
+def caught(network: nn.Module, mask: ke.Mask) -> int:
+    """Of how many corrupted weights the proof takes notice."""
+    structure = structure_of(mask)
+    calls = calls_of(structure, None)
+    slim = private_copy(ke.extract_slim(network, mask, verify=False), in_double)
+    dense = private_copy(network, in_double)
+    randomise(dense)
+    refresh(slim, dense, structure)
+    without_reset_hypothesis(dense, structure)
+    expected = run_fit(dense, structure, calls)
+    del dense
+    weights = [
+        parameter
+        for key, parameter in slim.named_parameters()
+        if parameter.dim() > 1 and key in structure.cuts and key not in (*structure.unreached, *structure.train_only)
+    ]
+    chosen = [weights[round(at * (len(weights) - 1) / (CORRUPTED - 1))] for at in range(CORRUPTED)]
+    return sum(noticed(slim, weight, calls, expected) for weight in chosen)
+
+
+def noticed(slim: nn.Module, weight: Tensor, calls: list[Any], expected: list[Tensor]) -> bool:
+    """Whether the outputs differ as soon as one kept slice of a weight is another."""
+    generator = torch.Generator().manual_seed(0)
+    for index in torch.randperm(len(weight), generator=generator)[:TRIED].tolist():
+        original = weight.detach()[index].clone()
+        noise = torch.randn(original.shape, generator=generator, dtype=original.dtype)
+        with torch.no_grad():
+            weight[index] += original.abs().mean() * noise
+        found = difference(run_slim(slim, calls), expected)
+        with torch.no_grad():
+            weight[index] = original
+        if found > TOLERANCE:
+            return True
+    return False
+
+
+def one(family: str, name: str, row: dict[str, Any], answer: Any) -> None:
+    """Measure one network in this process and send the parts of its row."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     try:
-        row = measure(family, name)
+        for part in measure(family, name, row):
+            answer.send(part)
     except Exception as error:
         sentence = " ".join(str(error).split())
-        row = {"failure": f"{type(error).__name__}: {sentence}"[:400]}
-    answer.send(row)
+        answer.send({"failure": f"{type(error).__name__}: {sentence}"[:400]})
+    answer.send({})
 
 
-def isolated(family: str, name: str, limit: float) -> dict[str, Any]:
+def isolated(family: str, name: str, row: dict[str, Any], limit: float) -> dict[str, Any]:
     """Measure one network in a process of its own, which has imported everything already."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=one, args=(family, name, sender))
+    process = context.Process(target=one, args=(family, name, row, sender))
     process.start()
     sender.close()
-    row = {"failure": f"not done within {limit:.0f} seconds"}
-    if receiver.poll(limit):
-        try:
-            row = receiver.recv()
-        except EOFError:
-            row = {"failure": f"needs more than {MEMORY / 2**30:.0f} GB of memory"}
+    found = {key: value for key, value in row.items() if key != "failure"}
+    end = time.monotonic() + limit
+    try:
+        while receiver.poll(max(end - time.monotonic(), 0)):
+            part = receiver.recv()
+            found.update(part)
+            if not part:
+                break
+        else:
+            found["failure"] = f"not done within {limit:.0f} seconds"
+    except EOFError:
+        found["failure"] = f"needs more than {MEMORY / 2**30:.0f} GB of memory"
     process.kill()
     process.join()
-    return {"family": family, "name": name, **row}
+    return {"family": family, "name": name, **found}
 
 
 def rows() -> dict[tuple[str, str], dict[str, Any]]:
@@ -172,11 +254,12 @@ def sweep(families: list[str], limit: float, again: bool) -> None:
     torch.set_num_threads(1)
     ke.draw_mask(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), rate=0.5, example_input=torch.zeros(1, 3, 4, 4))
     MEASURED.parent.mkdir(parents=True, exist_ok=True)
-    for family, name in names(families):
-        done = rows().get((family, name))
-        if done is not None and not (again and "failure" in done):
+    # What has never been tried comes first, then what only lacks a part.
+    for family, name in sorted(names(families), key=rows().__contains__):
+        row = rows().get((family, name), {})
+        if "caught" in row or ("failure" in row and not again):
             continue
-        row = isolated(family, name, limit)
+        row = isolated(family, name, row, limit)
         with MEASURED.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(family, name, row.get("failure", "supported"), flush=True)
@@ -190,20 +273,16 @@ def write() -> None:
     for family in ("torchvision", "timm"):
         own = [row for row in measured.values() if row["family"] == family]
         total = len(names([family]))
-        supported[family] = f"{sum('failure' not in row for row in own)} of {total}"
+        supported[family] = f"{sum('saved' in row for row in own)} of {total}"
         if len(own) < total:
             supported[family] += f" ({total - len(own)} not measured yet)"
-    lines = []
-    for row in sorted(measured.values(), key=lambda row: (row["family"] != "torchvision", row["name"])):
-        name = row["name"] if row["family"] == "torchvision" else f"timm: {row['name']}"
-        if "failure" in row:
-            lines.append(f"| {name} | | | | no: {row['failure'].replace('|', '/')} | |")
-            continue
-        fit, saved = (" / ".join(f"{value:.2f}" for value in row[key]) for key in ("fit", "saved"))
-        lines.append(f"| {name} | {row['params'] / 1e6:.1f} | {fit} | {saved} | yes | {row['draw']:.1f} x |")
+    lines = [
+        line(row) for row in sorted(measured.values(), key=lambda row: (row["family"] != "torchvision", row["name"]))
+    ]
     header = HEADER.format(
         **supported,
-        cores=2,
+        corrupted=CORRUPTED,
+        cores=os.cpu_count(),
         machine=platform.machine(),
         python=platform.python_version(),
         torch=torch.__version__.split("+")[0],
@@ -211,11 +290,39 @@ def write() -> None:
     TABLE.write_text(header + "\n".join(lines) + "\n")
 
 
+def line(row: dict[str, Any]) -> str:
+    """One line of the table."""
+    name = row["name"] if row["family"] == "torchvision" else f"timm: {row['name']}"
+    failure = row.get("failure", "not measured yet").replace("|", "/")
+    shares = {key: " / ".join(f"{value:.2f}" for value in row.get(key, ())) for key in ("fit", "saved")}
+    megabytes = row.get("memory", 0) * row.get("params", 0) * 4 / 1e6
+    cells = [
+        name,
+        f"{row['params'] / 1e6:.1f}" if "params" in row else "",
+        "yes" if "fit" in row else f"no: {failure}",
+        shares["fit"],
+        "yes" if "saved" in row else f"no: {failure}" if "fit" in row else "",
+        f"{row['caught']} of {CORRUPTED}" if "caught" in row else "",
+        shares["saved"],
+        f"{row['draw']:.1f} x" if "draw" in row else "",
+        f"{megabytes:.1f} MB ({row['memory']:.0%})" if "memory" in row else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def status(field: str) -> int:
+    """A figure of this process, in bytes (Linux)."""
+    for text in Path("/proc/self/status").read_text().splitlines():
+        if text.startswith(field + ":"):
+            return int(text.split()[1]) * 1024
+    raise RuntimeError(f"This kernel's /proc/self/status has no {field}.")
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description="Measure which architectures are supported.")
     parser.add_argument("--family", choices=("torchvision", "timm"), help="only these networks")
-    parser.add_argument("--limit", type=float, default=300, help="seconds per network (default: 300)")
+    parser.add_argument("--limit", type=float, default=900, help="seconds per network (default: 900)")
     parser.add_argument("--again", action="store_true", help="measure what failed once more")
     parser.add_argument("--choose", action="store_true", help="find the smallest network of each timm module first")
     options = parser.parse_args()
