@@ -63,7 +63,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         for key, item in value.items():
             new[key if type(key) is str else _copied(key, memo)] = _copied(item, memo)
         return new
-    if not value and kind in (list, set):
+    if kind in (list, set) and not value:
         memo[id(value)] = new = kind()
         return new
     return copy.deepcopy(value, memo)
