@@ -49,6 +49,11 @@ SCALINGS = frozenset(
 )
 
 
+#: Under which names a tensor of a private copy holds its labels, with the tracer that gave them, and its origin.
+_LABELS, _VIEW = "_lightning_ke_labels", "_lightning_ke_view"
+_UNLABELLED = (None, Labels())
+
+
 class Tracer(OperationMode):
     """Runs every operation of a forward and lets the labels of its inputs flow to its outputs.
 
@@ -69,9 +74,10 @@ class Tracer(OperationMode):
         self.scalars: list[tuple[torch._ops.OpOverload, float, tuple[Tensor, ...]]] = []
         self.modules: list[tuple[str, tuple[Any, ...]]] = []
         self.reached: set[int] = set()
-        # The tensors are held as well, so that no id is used twice while the trace lasts.
-        self._labels: dict[int, tuple[Tensor, Labels]] = {}
-        self._views: dict[int, View] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tracer:
+        """Tensors know their tracer; code that copies one means the tensor alone."""
+        return self
 
     @property
     def module(self) -> str:
@@ -88,8 +94,8 @@ class Tracer(OperationMode):
         Args:
             tensor: A tensor of the traced forward.
         """
-        entry = self._labels.get(id(tensor))
-        return entry[1] if entry is not None else Labels()
+        tracer, labels = vars(tensor).get(_LABELS, _UNLABELLED)
+        return labels if tracer is self else _UNLABELLED[1]
 
     def label(self, tensor: Tensor, labels: Labels) -> None:
         """Label a tensor.
@@ -98,7 +104,8 @@ class Tracer(OperationMode):
             tensor: A tensor of the traced forward.
             labels: Its labels.
         """
-        self._labels[id(tensor)] = (tensor, labels)
+        # The tensor itself holds its labels, so that both are gone as soon as the forward has no more use for it.
+        vars(tensor)[_LABELS] = self, labels
 
     def relabel(self, tensor: Tensor, labels: Labels, layers: Iterable[Tensor]) -> None:
         """Label a tensor like another one, but with other layers.
@@ -132,8 +139,8 @@ class Tracer(OperationMode):
                 self.scalars.append((func, float(args[1]), self.labels(outputs[0]).layers))
             if is_view(func):
                 for index, output in enumerate(outputs):
-                    self._views[id(output)] = View(args[0], func, args[1:], kwargs, None if output is result else index)
-            elif id(outputs[0]) in self._views and func._schema.is_mutable:
+                    vars(output)[_VIEW] = View(args[0], func, args[1:], kwargs, None if output is result else index)
+            elif _VIEW in vars(outputs[0]) and func._schema.is_mutable:
                 self._write_back(outputs[0])
             self.finish(func, args, kwargs, outputs)
         return result
@@ -189,7 +196,7 @@ class Tracer(OperationMode):
 
     def _write_back(self, tensor: Tensor) -> None:
         """A view was written to: the tensors behind it carry the new labels there."""
-        view = self._views[id(tensor)]
+        view = vars(tensor)[_VIEW]
         own, new = self.labels(view.base), self.labels(tensor)
         if not own.layers and not new.layers:
             return
@@ -199,7 +206,7 @@ class Tracer(OperationMode):
                 self.variables.pin(layer)
             labels = replace(own, layers=())
         self.label(view.base, labels)
-        if id(view.base) in self._views:
+        if _VIEW in vars(view.base):
             self._write_back(view.base)
 
     def mark(self) -> tuple[int, ...]:
