@@ -105,9 +105,15 @@ def build(family: str, name: str) -> tuple[nn.Module, Tensor, Tensor]:
 
         network = timm.create_model(name, pretrained=False, num_classes=10)
         settings = network.default_cfg
-        size = settings["input_size"]
-        small = size if settings.get("fixed_input_size") or size[-1] <= 128 else (size[0], 128, 128)
-        return network, torch.zeros(1, *small), torch.zeros(1, *size)
+        own = torch.zeros(1, *settings["input_size"])
+        if settings.get("fixed_input_size") or own.shape[-1] <= 128:
+            return network, own, own
+        small = own[..., :128, :128]
+        try:
+            ke.measure_cost(network, small)
+        except ValueError:  # its windows fit into its own resolution only
+            small = own
+        return network, small, own
     import torchvision
 
     options: dict[str, Any] = {"num_classes": 10}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -32,7 +31,8 @@ def private_copy(network: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.
     modules = list(network.modules())
     # Copying attribute by attribute takes a tenth of the time of `copy.deepcopy`, which copies each of the dozen empty
     # containers for hooks that a module has; whatever is not plain is left to it.
-    plain = [module for module in modules if _is_plain(type(module))]
+    kinds = {kind for kind in {type(module) for module in modules} if _is_plain(kind)}
+    plain = [module for module in modules if type(module) in kinds]
     for module in plain:
         memo[id(module)] = object.__new__(type(module))
     for module in modules:
@@ -47,7 +47,6 @@ def private_copy(network: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.
     return copied
 
 
-@cache
 def _is_plain(kind: type[nn.Module]) -> bool:
     return all(getattr(kind, way, None) in _COMMON for way in _OWN_WAYS)
 
@@ -64,6 +63,6 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
             new[key if type(key) is str else _copied(key, memo)] = _copied(item, memo)
         return new
     if kind in (list, set) and not value:
-        memo[id(value)] = new = kind()
-        return new
+        memo[id(value)] = kind()
+        return memo[id(value)]
     return copy.deepcopy(value, memo)

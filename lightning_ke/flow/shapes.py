@@ -140,7 +140,8 @@ def _mean(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
 
 def _max_pool(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
     tensor, kernel, *rest = args
-    stride, padding, dilation, ceil = (*rest, *([], [0], [1], False)[len(rest) :])
+    defaults: tuple[Any, ...] = ([], [0], [1], False)
+    stride, padding, dilation, ceil = (*rest, *defaults[len(rest) :])
     if kwargs or not tensor.is_contiguous() or list(dilation) not in ([1], [1, 1]):
         return None
     pooled = _pooled(tensor, kernel, stride or kernel, padding, ceil)
@@ -151,7 +152,8 @@ def _max_pool(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Tensor, Tens
 
 def _average_pool(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     tensor, kernel, *rest = args
-    stride, padding, ceil = (*rest, *([], [0], False)[len(rest) :])[:3]
+    defaults: tuple[Any, ...] = ([], [0], False)
+    stride, padding, ceil = (*rest, *defaults[len(rest) :])[:3]
     return None if kwargs or not tensor.is_contiguous() else _pooled(tensor, kernel, stride or kernel, padding, ceil)
 
 

@@ -64,7 +64,7 @@ class Variables:
         Returns:
             An int64 tensor of shape (size,) for each.
         """
-        runs = torch.arange(self.count, self.count + sum(sizes)).split(list(sizes))
+        runs = torch.arange(self.count, self.count + sum(sizes)).split_with_sizes(list(sizes))
         for size, run in zip(sizes, runs, strict=True):
             self._runs[run.data_ptr()] = self.count, run
             self.count += size
@@ -81,7 +81,8 @@ class Variables:
         if left is right:
             return
         if left.shape != right.shape:
-            left, right = torch.broadcast_tensors(left, right)
+            shape = left.shape if right.dim() == 0 else (left + right).shape
+            left, right = left.expand(shape), right.expand(shape)
         one, other = self._first(left), self._first(right)
         if one is not None and one == other:
             return

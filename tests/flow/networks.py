@@ -179,6 +179,47 @@ class GatedUnequalParts(nn.Module):
         return self.head(torch.cat([self.late(y), y[:, : self.front]], 1))
 
 
+class DualPath(nn.Module):
+    """Sums of the front, concatenations of the rest, sliced at one remembered width, which the rest has as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front = 10
+        self.stem, self.one = nn.Conv2d(3, 20, 1), nn.Conv2d(20, 10, 1)
+        self.two = nn.Conv2d(20, 13, 1)
+        self.head = nn.Conv2d(23, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        new = self.two(x)
+        added = x[:, : self.front] + self.one(x) + new[:, : self.front]
+        return self.head(torch.cat([added, x[:, self.front :], new[:, self.front :]], 1))
+
+
+class FoldedWindows(nn.Module):
+    """Heads attend inside overlapping windows, which are folded to an image of the input's width again."""
+
+    def __init__(self, width: int = 14, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.stem, self.attention, self.values = (
+            nn.Conv2d(3, width, 1),
+            nn.Linear(width, 81 * heads),
+            nn.Linear(width, width),
+        )
+        self.out = nn.Sequential(nn.Linear(width, 60), nn.Linear(60, width))
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).permute(0, 2, 3, 1)
+        batch, high, wide, width = x.shape
+        windows = nn.functional.unfold(self.values(x).permute(0, 3, 1, 2), 3, padding=1)
+        v = windows.reshape(batch, self.heads, width // self.heads, 9, high * wide).permute(0, 1, 4, 3, 2)
+        weights = self.attention(x).reshape(batch, high * wide, self.heads, 9, 9).permute(0, 2, 1, 3, 4).softmax(-1)
+        y = (weights @ v).permute(0, 1, 4, 3, 2).reshape(batch, width * 9, high * wide)
+        return self.head(x + self.out(nn.functional.fold(y, (high, wide), 3, padding=1).permute(0, 2, 3, 1)))
+
+
 class StandardisedWeights(nn.Module):
     """Weights that are normalised before they convolve, written slice by slice into a buffer of zeros."""
 
@@ -269,6 +310,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "shuffle": (Shuffle, image()),
     "squeeze and excite": (SqueezeExcite, image()),
     "unequal parts": (GatedUnequalParts, image()),
+    "dual path": (DualPath, image()),
+    "folded windows": (FoldedWindows, image(4)),
     "standardised weights": (StandardisedWeights, image()),
     "1-d": (
         _sequential(

@@ -56,3 +56,34 @@ def test_forget_since_undoes_later_joins_only() -> None:
     variables.pin(a)
     variables.forget_since(mark)
     assert variables.roots()[a].tolist() == [1, 1, 3]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_from(["in order", "reversed", "rows", "pin"])))
+)
+def test_whole_runs_are_joined_as_their_members(joins: list[tuple[int, int, str]]) -> None:
+    variables = Variables()
+    runs = variables.new_runs([6, 6, 6, 6])
+    pairs: list[tuple[int, int]] = []
+    for left, right, how in joins:
+        one, other = runs[left], runs[right]
+        if how == "reversed":
+            other = other.flip(0)
+        elif how == "rows":
+            one, other = one.view(2, 3), other.view(2, 3)[:1]
+        elif how == "pin":
+            other = torch.tensor(PINNED)
+        variables.join(one, other)
+        pairs += zip(one.flatten().tolist(), other.expand(one.shape).flatten().tolist(), strict=True)
+    assert variables.roots().tolist() == _classes_by_hand(25, pairs)
+
+
+def test_a_forgotten_definition_makes_room_for_another() -> None:
+    variables = Variables()
+    a, b = variables.new_runs([3, 3])
+    mark = variables.mark()
+    variables.join(a, b)
+    assert variables.roots()[b].tolist() == [1, 2, 3]
+    variables.forget_since(mark)
+    variables.join(b, a.flip(0))
+    assert variables.roots()[b].tolist() == [3, 2, 1]

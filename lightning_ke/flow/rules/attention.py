@@ -7,6 +7,7 @@ What is left is to join the width of all heads side by side with the width of wh
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from lightning_ke.flow.registry import Operation
@@ -22,7 +23,8 @@ def join_heads_with_stream(op: Operation, merged: Tensor) -> None:
     varied = [size for size in merged.shape if size > 1]
     if len(varied) != 1:
         return
-    heads = merged.reshape(-1)
+    # Code that folds windows repeats each channel, next to itself.
+    heads = torch.unique_consecutive(merged.reshape(-1))
     _join_with_source(op, heads)
     for tensor in op.tracer.entering():
         for dim in (tensor.dim() - 1, 1):

@@ -73,10 +73,20 @@ def _split(op: Operation) -> None:
 
 @register_rule(aten.slice)
 def _slice(op: Operation) -> None:
-    _move(op, search=False)
-    dim = op.argument(1, "dim", 0) % op.args[0].dim()
-    if op.outputs[0].shape != op.args[0].shape:
-        op.tracer.pieces.extend(along(op.labels(op.outputs[0]).layers, dim))
+    tensor, output = op.args[0], op.outputs[0]
+    dim, start = op.argument(1, "dim", 0) % tensor.dim(), op.argument(2, "start") or 0
+    # What begins at a number of the code's own (``x[:, self.width:]``) has a size that says nothing of that number: the
+    # channels before it do.
+    before = start if start > 0 and start + output.shape[dim] == tensor.shape[dim] else 0
+    _move(op, search=False, sized=not before)
+    if before:
+        op.tracer.size(op.operator(tensor, dim, 0, before), _first_part(op.labels(tensor).layers, dim, before))
+    if output.shape != tensor.shape:
+        op.tracer.pieces.extend(along(op.labels(output).layers, dim))
+
+
+def _first_part(layers: Sequence[Tensor], dim: int, size: int) -> list[Tensor]:
+    return [layer.narrow(dim, 0, size) if layer.shape[dim] > 1 else layer for layer in layers]
 
 
 @register_rule(aten.view, aten._unsafe_view, aten.reshape)
@@ -107,7 +117,7 @@ def _divide(op: Operation, layer: Tensor) -> None:
     op.uniform(layer, varying(layer)[-1])
 
 
-def _move(op: Operation, *, search: bool) -> None:
+def _move(op: Operation, *, search: bool, sized: bool = True) -> None:
     tensor = op.args[0]
     labels = op.labels(tensor)
     found: list[list[Tensor]] = [[] for _ in op.outputs]
@@ -117,7 +127,8 @@ def _move(op: Operation, *, search: bool) -> None:
             layers.append(compact(part, search=search))
     for output, layers in zip(op.outputs, found, strict=True):
         kept = _without_single(op, layers)
-        op.tracer.size(output, kept)
+        if sized:
+            op.tracer.size(output, kept)
         op.label(output, kept, like=[tensor], heads=labels.heads)
 
 
