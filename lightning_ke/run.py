@@ -20,6 +20,7 @@ from lightning_ke.keyed_rng import keyed_generator
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
 from lightning_ke.redrawing import redraw, redrawable
+from lightning_ke.report.wandb import GenerationTables
 from lightning_ke.resets import Reset
 from lightning_ke.restart import restart_optimizers, too_long_horizons
 from lightning_ke.rng import capture_rng, restore_rng
@@ -76,6 +77,7 @@ class EvolutionRun:
         self.history: list[dict[str, Any]] = []
         self.resumed = False
         self._gatherer = ScoreGatherer(settings.split.step_score)
+        self._tables = GenerationTables()
         self._scores: dict[str, Any] = {}
         self._rates: list[float] = []
         self._world_size = world_size
@@ -287,6 +289,8 @@ class EvolutionRun:
         record = self.record(trainer, pl_module, "stop_at" if done else "length" if over else policy.reason)
         scores = {f"ke/generation_end/dense/{name}": value for name, value in record["dense"].items()}
         scores |= {f"ke/generation_end/fit/{name}": value for name, value in record["fit"].items()}
+        if trainer.is_global_zero:
+            self._tables.log(trainer.loggers, self.history, scores)
         for logger in trainer.loggers:
             # One call, so that a logger keeps the scores and the generation that they belong to together.
             logger.log_metrics({**scores, "ke/generation": float(clock.generation)}, step=trainer.global_step)
