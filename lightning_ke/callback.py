@@ -21,6 +21,7 @@ from lightning_ke.endings import GenerationEnd, check_fit_goals, check_goals, ge
 from lightning_ke.fit_scoring import FitScorer, metrics_of_validation, recalibrate_norm
 from lightning_ke.history import free_path, write_history_csv
 from lightning_ke.masks import Mask
+from lightning_ke.report.wandb import log_files
 from lightning_ke.resets import Reset, get_reset
 from lightning_ke.restart import install_horizon
 from lightning_ke.resume import (
@@ -320,6 +321,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if self.mask is not None and not trainer.fast_dev_run:
             self._require_run().finish(trainer, pl_module)
             self._write_history(trainer)
+            if trainer.is_global_zero and self._csv is not None:
+                log_files(trainer.loggers, "history", "history", [self._csv])
 
     def _write_history(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and self.history and self._csv is not None:

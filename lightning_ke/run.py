@@ -20,7 +20,7 @@ from lightning_ke.keyed_rng import keyed_generator
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
 from lightning_ke.redrawing import redraw, redrawable
-from lightning_ke.report.wandb import GenerationTables
+from lightning_ke.report.wandb import GenerationTables, describe_run
 from lightning_ke.resets import Reset
 from lightning_ke.restart import restart_optimizers, too_long_horizons
 from lightning_ke.rng import capture_rng, restore_rng
@@ -167,6 +167,12 @@ class EvolutionRun:
                     f"KnowledgeEvolution: {schedule}. It is restarted as it is written and never reaches its end; "
                     "build it from `trainer.max_epochs` or `trainer.estimated_stepping_batches` to fit the generation."
                 )
+        if trainer.is_global_zero:
+            generations = None if self.plan is None else self.plan.generations
+            settings = self.settings
+            redrawing = {"reset": settings.reset.name, "norm": settings.norm, "optimizer": settings.optimizer}
+            asked = {**self._identity(), "seed": self.seed, "generations": generations, **redrawing}
+            describe_run(trainer.loggers, {**asked, "lr_schedule": settings.lr_schedule})
         self.clock.start()
 
     def begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> bool:

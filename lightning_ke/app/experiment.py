@@ -23,6 +23,7 @@ from lightning_ke.app.quiet import without_advice
 from lightning_ke.app.run_folder import RunFolder
 from lightning_ke.app.view import Meter, RunView
 from lightning_ke.callback import KnowledgeEvolution
+from lightning_ke.report.wandb import log_outcome
 from lightning_ke.splits import Split
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def _train(
         if trainer.is_global_zero and evolution.history:
             device = trainer.strategy.root_device
             Outcome(config, record, data, task, evolution, best, meter.images, device).report()
+            log_outcome(loggers, record.path)
     found = best["dense"].best_model_score
     score = None if found is None else float(found)
     if trainer.is_global_zero:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from lightning_ke.app.build import build, plain
+from lightning_ke.report.wandb import fail_runs
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,10 +30,13 @@ def run_loggers(config: DictConfig) -> Iterator[list[Logger]]:
     try:
         for node in config.logger.values():
             logger: Logger = build(node)
-            loggers.append(logger)
             set_rows_aside(logger)
             logger.log_hyperparams(plain(config))
+            loggers.append(logger)  # not before: one that cannot begin cannot be closed either
         yield loggers
+    except BaseException:
+        fail_runs(loggers)
+        raise
     finally:
         close(loggers)
 

@@ -6,6 +6,7 @@ library is imported only where a WandbLogger is, which has imported it already.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class GenerationTables:
 
     def __init__(self) -> None:
         self._tables: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self._defined: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
     def log(self, loggers: Iterable[Any], history: Sequence[Mapping[str, Any]], scores: Iterable[str]) -> None:
         """Add the last generation; call it before its scores are logged, for which it sets the x axis.
@@ -60,30 +62,24 @@ class GenerationTables:
         for logger in wandb_loggers(loggers):
             run = logger.experiment
             x = _prefixed(logger, GENERATION)
-            run.define_metric(x)
-            for name in scores:
+            known = self._defined.setdefault(run, set())
+            if not known:
+                run.define_metric(x)
+            for name in {*scores, TABLE} - known:
                 # Exact names: next to the logger's own "*" a second pattern is ignored.
                 run.define_metric(_prefixed(logger, name), step_metric=x)
+                known.add(name)
             table = self._tables.get(run)
             # A run that goes on elsewhere begins with what came before; one that is continued there has it already.
             new = history[-1:] if table is not None or run.resumed else history
             if table is None:
-                columns = generation_columns(history[-1])
+                columns = list(generation_row(history[-1]))
                 table = import_extra("wandb", "wandb").Table(columns=columns, log_mode="INCREMENTAL")
                 self._tables[run] = table
             for record in new:
                 row = generation_row(record)
                 table.add_data(*(row.get(column) for column in table.columns))
             run.log({_prefixed(logger, TABLE): table, x: float(history[-1]["generation"])})
-
-
-def generation_columns(record: Mapping[str, Any]) -> list[str]:
-    """The columns of the table of generations.
-
-    Args:
-        record: A record of the history.
-    """
-    return list(generation_row(record))
 
 
 def generation_row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,24 +120,34 @@ def log_files(loggers: Iterable[Any], name: str, kind: str, files: Iterable[Path
         run.log_artifact(artifact)
 
 
-def log_outcome(loggers: Sequence[Any], folder: Path, results: Mapping[str, Any]) -> None:
+def log_outcome(loggers: Sequence[Any], folder: Path) -> None:
     """Save what a run of `ke-train` has left: networks in the summary, plots and slim network as artifacts.
 
     Args:
         loggers: The loggers of the run.
         folder: The run's folder.
-        results: What its ``results.json`` holds.
     """
-    networks: Mapping[str, Mapping[str, float]] = results.get("networks", {})
-    for logger in wandb_loggers(loggers):
+    found = list(wandb_loggers(loggers))
+    if not found:
+        return
+    networks = json.loads((folder / "results.json").read_text(encoding="utf-8"))["networks"]
+    for logger in found:
         summary = {f"networks/{name}/{key}": value for name, row in networks.items() for key, value in row.items()}
         logger.experiment.summary.update(summary)
-        if (folder / "history.png").is_file():
-            image = import_extra("wandb", "wandb").Image(str(folder / "history.png"))
-            logger.experiment.log({"ke/history": image})
-    log_files(loggers, "report", "report", [folder / name for name in ("history.png", "tables.md", "results.json")])
+        logger.experiment.log({"ke/history": import_extra("wandb", "wandb").Image(str(folder / "history.png"))})
+    log_files(found, "report", "report", [folder / name for name in ("history.png", "tables.md", "results.json")])
     slim = [folder / "slim.pt", folder / "slim.safetensors"]
-    log_files(loggers, "slim-network", "model", slim, **networks.get("slim", {}))
+    log_files(found, "slim-network", "model", slim, **networks.get("slim", {}))
+
+
+def fail_runs(loggers: Iterable[Any]) -> None:
+    """End the runs of a training that has failed as failed ones.
+
+    Args:
+        loggers: The loggers of the training.
+    """
+    for logger in wandb_loggers(loggers):
+        logger.experiment.finish(exit_code=1)
 
 
 def _prefixed(logger: Any, name: str) -> str:

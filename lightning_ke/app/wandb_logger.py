@@ -1,0 +1,90 @@
+"""The WandbLogger of `ke-train`: one run for each job, the jobs of a sweep in one group."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from lightning_ke.extras import import_extra
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import WandbLogger
+
+# Groups of the configuration by which people look for a run.
+_TAGS = ("experiment", "datamodule", "split")
+
+
+def wandb_logger(
+    save_dir: str,
+    project: str,
+    *,
+    generations: int | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: Sequence[str] | None = None,
+    **options: Any,
+) -> WandbLogger:
+    """Build the logger of a job.
+
+    A job that is continued goes on with its run: the run's id is kept in the job's folder.
+
+    Args:
+        save_dir: The job's folder.
+        project: The project on Weights & Biases.
+        generations: Number of generations; one is a baseline.
+        name: Name of the run; None for that of the job's folder.
+        group: None for the sweep's folder, and for no group outside of a sweep.
+        job_type: None for "baseline" if there is one generation, else for the option of the group `split`.
+        tags: None for the options of the groups experiment, datamodule and split.
+        **options: Further arguments of `lightning.pytorch.loggers.WandbLogger` and `wandb.init`.
+
+    Raises:
+        ModuleNotFoundError: If wandb is not installed.
+        ValueError: If the run is to go online and nobody has logged in.
+    """
+    wandb = import_extra("wandb", "wandb")
+    from lightning.pytorch.loggers import WandbLogger
+
+    mode = options.get("mode") or os.environ.get("WANDB_MODE", "online")
+    if mode == "online" and not options.get("offline") and not wandb.login(prompt=False):
+        raise ValueError(
+            "Expected a login to Weights & Biases, but there is none. Run `wandb login`, or set WANDB_MODE=offline and "
+            "upload the run later with `wandb sync`."
+        )
+    folder = Path(save_dir)
+    choices: dict[str, str] = {}
+    if HydraConfig.initialized():
+        settings = HydraConfig.get()
+        choices = {key: value for key, value in settings.runtime.choices.items() if isinstance(value, str)}
+        if group is None and settings.mode == RunMode.MULTIRUN:
+            group = Path(settings.sweep.dir).name
+    if job_type is None:
+        job_type = "baseline" if generations == 1 else choices.get("split")
+    if tags is None:
+        tags = [choices[key] for key in _TAGS if key in choices]
+    return WandbLogger(
+        save_dir=save_dir,
+        project=project,
+        id=_run_id(folder),
+        name=name or folder.name,
+        group=group,
+        job_type=job_type,
+        tags=list(tags),
+        **options,
+    )
+
+
+def _run_id(folder: Path) -> str:
+    """The id of the run in a folder, a new one if it has none."""
+    path = folder / "wandb" / "id.txt"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(secrets.token_hex(4), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
