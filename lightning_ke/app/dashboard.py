@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     try:
         wandb = import_extra("wandb", "wandb")
-        workspace = build_workspace(options.entity, options.project, options.metric)
+        workspace: Any = build_workspace(options.entity, options.project, options.metric)
         write_together({options.out: workspace_json(workspace).encode()})
     except (ModuleNotFoundError, OSError) as error:
         parser.exit(2, f"ke-dashboard: {error}\n")

@@ -70,7 +70,7 @@ def build_workspace(entity: str, project: str, metric: str = "val_acc") -> Works
         wr.LinePlot(title=title, x="trainer/global_step", y=[name], title_y=metric)
         for title, name in (("dense network, epochs", metric), ("fit hypothesis, epochs", f"ke/fit/{metric}"))
     ]
-    return ws.Workspace(
+    workspace: Workspace = ws.Workspace(
         entity=entity,
         project=project,
         name="Knowledge Evolution",
@@ -82,6 +82,7 @@ def build_workspace(entity: str, project: str, metric: str = "val_acc") -> Works
         ],
         runset_settings=ws.RunsetSettings(groupby=[ws.Config(RATE)]),
     )
+    return workspace
 
 
 def workspace_json(workspace: Workspace) -> str:
