@@ -1,6 +1,8 @@
 """Measure everything and write one table.
 
-Usage: python -m benchmarks.speed [--rounds N] [--out docs/results/speed.md]
+Usage: python -m benchmarks.speed [--rounds N] [--only PART] [--out docs/results/speed.md]
+
+With `--only` one part is measured (redrawing, drawing, running, training or imports) and its lines are printed.
 
 Needs Linux (memory is read from /proc), torchvision, onnx, onnxruntime and, as a peer, torch-pruning.
 """
@@ -11,6 +13,7 @@ import argparse
 import os
 import platform
 from pathlib import Path
+from types import ModuleType
 
 import lightning
 import torch
@@ -28,6 +31,13 @@ machine the same as on the wall). {cores} cores ({machine}), no GPU; Python {pyt
 | what | ours | beside | its figure | goal | met |
 |---|---|---|---|---|---|
 """
+
+
+PARTS = (redrawing, drawing, running, training, imports)
+
+
+def _name(part: ModuleType) -> str:
+    return part.__name__.rpartition(".")[2]
 
 
 def render(rows: list[Row], rounds: int) -> str:
@@ -52,12 +62,17 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description="Measure what lightning_ke costs, beside its peers.")
     parser.add_argument("--rounds", type=int, default=7, help="paired rounds of each measurement (default: 7)")
+    parser.add_argument("--only", choices=[_name(part) for part in PARTS], help="measure and print one part")
     parser.add_argument("--out", type=Path, default=Path("docs/results/speed.md"), help="file to write")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.only:
+        (part,) = (part for part in PARTS if _name(part) == options.only)
+        print(render(part.measure(options.rounds), options.rounds))
+        return
     rows: list[Row] = []
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    for part in (redrawing, drawing, running, training, imports):
+    for part in PARTS:
         measured = part.measure(options.rounds)
         print("\n".join(f"{row.what}: {row.ours} | {row.peer}: {row.theirs} | {row.goal}" for row in measured))
         rows += measured

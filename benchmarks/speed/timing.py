@@ -51,14 +51,19 @@ def interleaved(actions: dict[str, Callable[[], object]], rounds: int, warmup: i
         rounds: Number of timed rounds.
         warmup: Number of rounds before, not counted.
     """
-    samples: dict[str, list[float]] = {name: [] for name in actions}
+    return {name: statistics.median(values) for name, values in samples(actions, rounds, warmup).items()}
+
+
+def samples(actions: dict[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """CPU seconds of each action in each round; see `interleaved`."""
+    taken: dict[str, list[float]] = {name: [] for name in actions}
     gc.collect()
     for number in range(warmup + rounds):
         for name in list(actions) if number % 2 else reversed(list(actions)):
             elapsed = seconds(actions[name])
             if number >= warmup:
-                samples[name].append(elapsed)
-    return {name: statistics.median(values) for name, values in samples.items()}
+                taken[name].append(elapsed)
+    return taken
 
 
 def in_new_process(program: str) -> float:

@@ -44,3 +44,14 @@ def test_own_module_s_schedule_starts_over_with_each_generation(own_module, tmp_
         # Two epochs see the beginning of the cycle (a 25th of its peak) and what comes after the peak.
         assert record["lr"]["first"] == pytest.approx(5e-3 / 25)
         assert record["dense"]["val_acc"] > 0.2
+
+
+def test_a_slim_network_is_fine_tuned_from_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = runpy.run_path(str(EXAMPLES / "finetune_slim.py"), run_name="finetune_slim")
+    slim, before, after = example["main"]()
+    assert 0.2 < before < after
+    assert after > 0.5
+    dense = sum(parameter.numel() for parameter in example["build"]().parameters())
+    assert sum(parameter.numel() for parameter in slim.net.parameters()) < 0.6 * dense
+    assert (tmp_path / "slim.safetensors").is_file()
