@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning_ke.app.files import disk_sentence
 from lightning_ke.app.messages import line_for
 from lightning_ke.app.train import config_dir
 
@@ -24,11 +25,20 @@ def sentence_for(error: BaseException) -> str:
         >>> sentence_for(ZeroDivisionError("division by zero"))
         'ZeroDivisionError: division by zero'
     """
-    line = line_for(error, config_dir())
+    line = line_of(error)
     if line is None:
         first = str(error).strip().splitlines()
         line = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
     return " ".join(line.split())
+
+
+def line_of(error: BaseException) -> str | None:
+    """Say in one line what the user has to put right; None if the error is not the user's.
+
+    Args:
+        error: What ended a run.
+    """
+    return line_for(error, config_dir()) or disk_sentence(error)
 
 
 @contextmanager
@@ -41,7 +51,7 @@ def answered() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        line = None if _wants_traceback() else line_for(error, config_dir())
+        line = None if _wants_traceback() else line_of(error)
         if line is None:
             raise
         print(f"ke-train: {line}", file=sys.stderr)

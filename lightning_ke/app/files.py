@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +77,28 @@ def explained(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _REASONS:
+    except Exception as error:
+        sentence = disk_sentence(error, path)
+        if sentence is None:
             raise
-        raise OSError(f"Expected to be able to write {str(path)!r}, but {_REASONS[error.errno]}.") from error
+        raise OSError(sentence) from error
+
+
+def disk_sentence(error: BaseException, path: Path | None = None) -> str | None:
+    """Say why something could not be written; None for an error that is about something else.
+
+    Args:
+        error: The error.
+        path: What was being written, if the error does not say so.
+
+    Example:
+        >>> disk_sentence(OSError(errno.ENOSPC, "No space left on device", "run/last.ckpt"))
+        "Expected to be able to write 'run/last.ckpt', but the disk is full."
+    """
+    # Libraries that are written in Rust, such as safetensors, say the number in their text alone.
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    number = getattr(error, "errno", None) or (int(said[1]) if said else 0)
+    if number not in _REASONS:
+        return None
+    place, reason = path or getattr(error, "filename", None), _REASONS[number]
+    return f"Expected to be able to write {'the output' if place is None else repr(str(place))}, but {reason}."

@@ -56,7 +56,7 @@ def safe_name(overrides: Sequence[str], experiment: str = "") -> str:
         >>> safe_name(["experiment=demo", "split.rate=0.3", "seed=1"], "demo")
         'seed=1,split.rate=0.3'
         >>> safe_name(["datamodule.root=/data/my flowers"])
-        'datamodule.root=-data-my-flowers-b1ea0b5c'
+        'datamodule.root=-data-my-flowers-da35a434'
     """
     kept = sorted(override for override in overrides if override != f"experiment={experiment}")
     whole = ",".join(kept) or "defaults"

@@ -10,12 +10,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lightning_ke.app import folders as folders  # every process that runs a job must know how to name it
-from lightning_ke.app.answers import answered, sentence_for
-from lightning_ke.app.messages import line_for
+from lightning_ke.app.answers import answered, line_of, sentence_for
 from lightning_ke.app.preflight import check_complete, check_one_process
 from lightning_ke.app.resume import check_same, relocated
 from lightning_ke.app.run_folder import RunFolder, is_first_process
-from lightning_ke.app.train import config_dir
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +31,7 @@ def job(config: DictConfig) -> float | None:
     Returns:
         The best value of the monitored metric, for the sweeper.
     """
+    logging.raiseExceptions = False  # a full disk is said once, not by a traceback for every line of the log
     settings = HydraConfig.get()
     record = RunFolder(Path(settings.runtime.output_dir))
     if settings.mode == RunMode.MULTIRUN:
@@ -43,7 +42,8 @@ def job(config: DictConfig) -> float | None:
             record.check_new()
         from lightning_ke.app.experiment import run
 
-        return run(config, record.path)
+        with record.kept():
+            return run(config, record.path)
 
 
 def _sweep_job(config: DictConfig, record: RunFolder) -> float | None:
@@ -66,6 +66,6 @@ def _sweep_job(config: DictConfig, record: RunFolder) -> float | None:
         sentence = sentence_for(error)
         if not record.holds_run:  # else the run that it holds keeps its own books
             record.give_up(error, sentence_for)
-        bug = line_for(error, config_dir()) is None
+        bug = line_of(error) is None
         log.error("%s failed: %s", name, sentence, exc_info=error if bug else None)
         raise SweepJobError(f"{name}: {sentence}") from None

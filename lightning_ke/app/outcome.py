@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_ke.app.files import replacing, write_text
+from lightning_ke.app.files import explained, replacing, write_text
 from lightning_ke.app.quiet import without_advice
 from lightning_ke.app.run_folder import RunFolder
 from lightning_ke.app.slim_file import save_slim_file
@@ -110,7 +110,8 @@ class Outcome:
         path = self.folder.path / "slim.safetensors"
         assert self.evolution.mask is not None
         part = None if backbone(slim) is slim else "backbone"
-        save_slim_file(path, slim, self.evolution.mask, part, self.task.hparams.get("config"))
+        with explained(path):
+            save_slim_file(path, slim, self.evolution.mask, part, self.task.hparams.get("config"))
         return path
 
     def _results(self, networks: list[NetworkRow]) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def continue_run(folder: Path, overrides: Sequence[str]) -> None:
     _log_to(record.path / "ke-train.log")
     from lightning_ke.app.experiment import run
 
-    run(config, record.path, resume=True)
+    with record.kept():
+        run(config, record.path, resume=True)
 
 
 def relocated(config: DictConfig, record: RunFolder) -> DictConfig:

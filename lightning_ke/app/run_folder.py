@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,6 +108,16 @@ class RunFolder:
             self._write(state="finished")
         finally:
             lock.release()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Say of a run that something ends before its time how it goes on."""
+        try:
+            yield
+        except BaseException:
+            if is_first_process() and self.holds_run and not self.finished:
+                print(f"What was trained is kept. It goes on by: ke-train resume={self.path}", file=sys.stderr)
+            raise
 
     def check_new(self) -> None:
         """Refuse a folder that holds a run already.

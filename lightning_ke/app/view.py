@@ -44,6 +44,7 @@ class RunView(Callback):
         if self._wanted and trainer.is_global_zero and sys.stderr.isatty():
             total = self._batches(trainer)
             self._bar = tqdm(
+                file=sys.stderr,
                 total=total,
                 initial=total - self._left(trainer) if total is not None else 0,
                 smoothing=0,  # the speed of the whole run: validations come in jumps

@@ -23,7 +23,7 @@ LAUNCHERS = {
     "submitit": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=30"],
     "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],
 }
-SLURM_TOOLS = ("munged", "slurmctld", "slurmd", "sbatch")
+SLURM_TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 
 
 def ke_train(folder, *arguments, **world):
