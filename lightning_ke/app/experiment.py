@@ -117,7 +117,8 @@ def build_task(config: DictConfig, data: LightningDataModule) -> LightningModule
         "scheduler": lambda: build(config.scheduler.factory),
         "interval": lambda: config.scheduler.interval,
         "loss": lambda: build(config.loss),
-        "config": lambda: backbone,
+        # Whoever builds the network again has its trained weights, and perhaps not this file.
+        "config": lambda: {name: value for name, value in backbone.items() if name != "weights"},
     }
     known = taken_by(config.task, known)
     make = build(config.task, _partial_=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lightning_ke.app.backbones import torchvision_backbone
+from lightning_ke.app.backbones import timm_backbone, torchvision_backbone
 from lightning_ke.slim import extract_slim, load_slim, save_slim
 from lightning_ke.slim.files import read_metadata
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lightning_ke.masks import Mask
 
 _KEY = "lightning_ke.backbone"
-_BUILDER = "lightning_ke.app.backbones.torchvision_backbone"
+_BUILDERS = {f"lightning_ke.app.backbones.{make.__name__}": make for make in (torchvision_backbone, timm_backbone)}
 
 
 def save_slim_file(
@@ -129,16 +129,17 @@ def find_factory(name: str) -> Callable[[], nn.Module]:
 
 
 def _builder(config: Any, source: str) -> Callable[[], nn.Module]:
-    """What builds the dense network that a file describes: this package's own builder or nothing.
+    """What builds the dense network that a file describes: one of this package's own builders or nothing.
 
-    A file may come from anybody. It gives that builder plain values, and names no other function.
+    A file may come from anybody. It gives that builder plain values, and names no other function and no file of weights.
     """
     arguments = dict(config) if isinstance(config, Mapping) else {}
     plain = all(isinstance(value, (str, int, float)) for value in arguments.values())
-    if not plain or arguments.pop("_target_", None) != _BUILDER:
+    builder = _BUILDERS.get(arguments.pop("_target_", ""))
+    if not plain or builder is None or "weights" in arguments:
         raise ValueError(
-            f"Expected {source!r} to describe a torchvision network, but only your code knows how this one is built. "
-            "Name a function without arguments that builds it: `ke-slim --factory module:function`, or "
+            f"Expected {source!r} to describe a network of torchvision's or timm's, but only your code knows how this "
+            "one is built. Name a function without arguments that builds it: `ke-slim --factory module:function`, or "
             "`lightning_ke.load_slim(path, model_factory)`."
         )
-    return partial(torchvision_backbone, **arguments)
+    return partial(builder, **arguments)

@@ -27,7 +27,7 @@ TYPING_MISTAKES = {
     "sede=1": "There is no key 'sede'. Did you mean 'seed'?",
     "experimnt=demo": "There is no key 'experimnt'. Did you mean 'experiment'?",
     "zzz=1": "There is no key 'zzz'. `ke-train --help` shows the known ones.",
-    "backbone=resnet50": "The group 'backbone' has no option 'resnet50'; it has torchvision. A network is chosen by",
+    "backbone=resnet50": "The group 'backbone' has no option 'resnet50'; it has timm, torchvision. A network is",
     "experiment=smok": "The group 'experiment' has no option 'smok'; it has demo, flowers102, smoke.",
     "seed=1,2": "Ambiguous value for argument 'seed=1,2'",
 }
@@ -41,7 +41,7 @@ def test_a_typing_mistake_is_one_line(override):
 
 
 REFUSALS = {
-    "backbone.name=resnet81": "Expected `backbone.name` to be a torchvision classification network, but got",
+    "backbone.name=resnet81": "Expected `backbone.name` to be a network that torchvision has, but got 'resnet81'. The",
     "backbone.width=-1": "Expected `backbone.width` to be greater than 0, but got -1.",
     "split.rate=1.5": "Expected argument `rate` to be in (0, 1), but got 1.5.",
     "split.rate=null": "Expected argument `rate` to be in (0, 1), but got None.",
