@@ -131,7 +131,7 @@ def find_factory(name: str) -> Callable[[], nn.Module]:
 def _builder(config: Any, source: str) -> Callable[[], nn.Module]:
     """What builds the dense network that a file describes: one of this package's own builders or nothing.
 
-    A file may come from anybody. It gives that builder plain values, and names no other function and no file of weights.
+    A file may come from anybody. It gives that builder plain values; it names no other function, and no file.
     """
     arguments = dict(config) if isinstance(config, Mapping) else {}
     plain = all(isinstance(value, (str, int, float)) for value in arguments.values())

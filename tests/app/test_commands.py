@@ -147,7 +147,7 @@ def test_ke_slim_with_a_factory_for_other_modules(finished, tmp_path, ke_slim, m
         (["plain.ckpt", "out.pt", "--factory", "no_such_module:make"], "No module named 'no_such_module'"),
         (["plain.ckpt", "out.pt", "--factory", "json:make"], "'json' has no function 'make'"),
         (["plain.ckpt", "out.pt", "--factory", "torch.nn:Sigmoid"], "Draw the mask with a structured split."),
-        (["foreign.ckpt", "out.pt"], "to describe a torchvision network, but only your code knows how this one is"),
+        (["foreign.ckpt", "out.pt"], "one is built. Name a function without arguments"),
         (["cut.ckpt", "out.pt"], "It may be truncated; use an earlier checkpoint."),
     ],
 )
