@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +28,20 @@ def build(node: Any, **arguments: Any) -> Any:
         Fraction(1, 2)
     """
     return None if node is None else instantiate(node, _convert_="all", **arguments)
+
+
+@contextmanager
+def importable_from_here() -> Iterator[None]:
+    """Let a ``_target_`` name a module that lies in the current folder, after all that is installed."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)
 
 
 def target_of(node: Any) -> Any:

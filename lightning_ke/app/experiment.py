@@ -14,13 +14,14 @@ from lightning.pytorch.loggers import Logger
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lightning_ke.app.answers import sentence_for
-from lightning_ke.app.build import build, build_optimizer, plain, taken_by, target_of
+from lightning_ke.app.build import build, build_optimizer, importable_from_here, plain, taken_by, target_of
 from lightning_ke.app.checkpoints import AtomicCheckpointIO, LastCheckpoint, RunCheckpoint
 from lightning_ke.app.isolation import isolated
 from lightning_ke.app.loggers import run_loggers
 from lightning_ke.app.outcome import Outcome
 from lightning_ke.app.quiet import without_advice
 from lightning_ke.app.run_folder import RunFolder
+from lightning_ke.app.typed import check_types
 from lightning_ke.app.view import Meter, RunView
 from lightning_ke.callback import KnowledgeEvolution
 from lightning_ke.report.wandb import log_outcome
@@ -41,7 +42,8 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> float | No
     Returns:
         The best value of ``config.monitor`` on validation; None if nothing was validated.
     """
-    with isolated():
+    with isolated(), importable_from_here():
+        check_types(config)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         # Lightning 2.6 still asks in a way that torch 2.14 warns of.

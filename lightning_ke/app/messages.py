@@ -33,6 +33,8 @@ def line_for(error: BaseException, config_dir: Path) -> str | None:
     while refusal is not None:
         if isinstance(refusal, _REFUSALS) and _raised_in_package(refusal):
             return str(refusal)
+        if type(refusal).__name__ == "MisconfigurationException":  # not imported for its name: this answers in no time
+            return f"Lightning refuses this: {' '.join(str(refusal).split())}"
         refusal = refusal.__cause__
     if isinstance(error, HydraException | OmegaConfBaseException):
         line = _unknown_key(error, config_dir) or _unknown_option(error) or _first_lines(error)

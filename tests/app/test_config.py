@@ -12,8 +12,13 @@ from lightning_ke.resets import list_resets
 from lightning_ke.splits import list_splits
 from tests.app.commands import composed
 
-GROUPS = sorted(path.name for path in config_dir().iterdir() if path.is_dir())
-OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((config_dir() / group).glob("*.yaml"))]
+# Launchers and sweepers are composed with Hydra's own configuration, which tests of the launchers do.
+GROUPS = sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra")
+OPTIONS = [
+    (group, path.relative_to(config_dir() / group).with_suffix("").as_posix())
+    for group in GROUPS
+    for path in sorted((config_dir() / group).rglob("*.yaml"))
+]
 
 
 def targets(node):

@@ -18,15 +18,15 @@ def picture(file, shade=0, size=(30, 20)):
 
 
 def lay_out_flowers(root, monkeypatch):
-    """Two training, two validation and two test images of Flowers-102.
+    """Four training, two validation and two test images of Flowers-102.
 
     torchvision compares checksums with those of the real label files; that is replaced.
     """
     home = root / "flowers-102"
-    for number in range(1, 7):
-        picture(home / "jpg" / f"image_{number:05d}.jpg", 40 * number)
-    scipy.io.savemat(home / "imagelabels.mat", {"labels": [[1, 1, 2, 2, 102, 102]]})
-    scipy.io.savemat(home / "setid.mat", {"trnid": [[2, 4]], "valid": [[1, 3]], "tstid": [[5, 6]]})
+    for number in range(1, 9):
+        picture(home / "jpg" / f"image_{number:05d}.jpg", 30 * number)
+    scipy.io.savemat(home / "imagelabels.mat", {"labels": [[1, 1, 2, 2, 102, 102, 1, 2]]})
+    scipy.io.savemat(home / "setid.mat", {"trnid": [[2, 4, 7, 8]], "valid": [[1, 3]], "tstid": [[5, 6]]})
     monkeypatch.setattr(flowers102, "check_integrity", lambda *_: True)
     monkeypatch.setattr(Flowers102, "_check_integrity", lambda self: True)
 
@@ -77,13 +77,13 @@ def lay_out_dogs(root, monkeypatch=None):
 
 
 def lay_out_aircraft(root, monkeypatch=None):
-    """Two variants; one image of each in each part, names and classes in the lists separated by one space."""
+    """Two variants; an image or two of each in each part, names and classes in the lists separated by one space."""
     home = root / "fgvc-aircraft-2013b" / "data"
     variants = ["Boeing 707-320", "Yak-42"]
     number = 1000000
     for part in ("train", "val", "test"):
         lines = []
-        for variant in variants:
+        for variant in variants * (2 if part == "train" else 1):
             number += 1
             picture(home / "images" / f"{number}.jpg", 10 * (number % 100))
             lines.append(f"{number} {variant}")

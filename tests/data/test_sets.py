@@ -35,9 +35,9 @@ MODULES = {
 }
 # Classes in all; labels of the training, validation and test images of the tiny copy, ascending.
 EXPECTED = {
-    "flowers102": (102, [0, 1], [0, 1], [101, 101]),
+    "flowers102": (102, [0, 0, 1, 1], [0, 1], [101, 101]),
     "cub200": (200, [0] * 3 + [1] * 3 + [199] * 3, [0, 1, 199], [0, 1, 199]),
-    "aircraft": (100, [0, 1], [0, 1], [0, 1]),
+    "aircraft": (100, [0, 0, 1, 1], [0, 1], [0, 1]),
     "mit67": (67, [0] * 3 + [1] * 3, [0, 1], [0, 1]),
     "dogs": (120, [0] * 3 + [119] * 3, [0, 119], [0, 119]),
     "imagenet": (1000, [0] * 9 + [1] * 9, [0, 1], [0, 1]),
