@@ -80,7 +80,9 @@ def _arguments(target: Any) -> tuple[dict[str, Any], bool]:
     functions = [target]
     if inspect.isclass(target):
         # A constructor that takes any keyword passes them on to the next one.
-        functions = [base.__init__ for base in target.__mro__ if "__init__" in vars(base) and base is not object]
+        functions = [
+            vars(base)["__init__"] for base in target.__mro__ if "__init__" in vars(base) and base is not object
+        ]
     hints: dict[str, Any] = {}
     for function in functions:
         try:
@@ -115,9 +117,9 @@ def _is(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is float:
         return isinstance(value, Real) and not isinstance(value, bool)
-    if hint in (str, type(None)):
+    if isinstance(hint, type) and not isinstance(value, Mapping):
         return isinstance(value, hint)
-    return True
+    return True  # built from a node of its own, or of a type that says more than can be checked here
 
 
 def _words(hint: Any) -> str:

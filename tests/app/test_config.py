@@ -6,7 +6,9 @@ import pytest
 from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
 
+from lightning_ke.app.build import build
 from lightning_ke.app.train import config_dir
+from lightning_ke.app.typed import check_types
 from lightning_ke.callback import KnowledgeEvolution
 from lightning_ke.resets import list_resets
 from lightning_ke.splits import list_splits
@@ -42,6 +44,19 @@ def test_every_option_composes_and_its_keys_are_arguments(group, option):
             for base in get_class(node["_target_"]).__mro__:
                 parameters = {**inspect.signature(base.__init__).parameters, **parameters}
         assert given <= set(parameters), f"{node['_target_']} takes no {given - set(parameters)}"
+
+
+BUILT = {"callbacks", "datamodule", "generations", "loss", "optimizer", "redraw", "scheduler", "split", "task"}
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group, option in OPTIONS if group != "logger"])
+def test_every_option_has_values_of_the_right_types_and_is_built(group, option):
+    config = composed(f"{group}={option}", "logger=none")  # loggers write where only Hydra knows
+    for key in OmegaConf.missing_keys(config):
+        OmegaConf.update(config, key, "here")
+    check_types(config)
+    if group in BUILT:
+        build(config[group])
 
 
 def test_the_callback_s_options_are_all_there():
