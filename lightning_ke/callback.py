@@ -21,6 +21,7 @@ from lightning_ke.endings import GenerationEnd, check_fit_goals, check_goals, ge
 from lightning_ke.fit_scoring import FitScorer, metrics_of_validation, recalibrate_norm
 from lightning_ke.history import free_path, write_history_csv
 from lightning_ke.masks import Mask
+from lightning_ke.phases import Phase
 from lightning_ke.report.wandb import log_files
 from lightning_ke.resets import Reset, get_reset
 from lightning_ke.restart import install_horizon
@@ -35,6 +36,7 @@ from lightning_ke.resume import (
     step_plateau_schedules,
 )
 from lightning_ke.run import EvolutionRun, Settings
+from lightning_ke.schedule import GenerationSchedule, RateByGeneration, get_schedule
 from lightning_ke.slim import extract_slim
 from lightning_ke.splits import Split, get_split
 
@@ -76,6 +78,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             must come up to, or a string such as ``"<=0.3"``.
         ops: In place of `rate`, for "kels" and "importance": the share of the network's operations that the slim
             network may need, in (0, 1); the rate is solved for.
+        schedule: What changes from generation to generation: a `GenerationSchedule`, or a dict of its arguments.
+        phases: Parts of each generation in which training is different (`lightning_ke.phases`).
 
     Raises:
         ValueError: If an argument is out of range, or (in `setup`) if arguments, module and Trainer do not fit.
@@ -111,6 +115,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         end: str | GenerationEnd = "length",
         stop_at: Mapping[str, float | str] | None = None,
         ops: float | None = None,
+        schedule: GenerationSchedule | Mapping[str, Sequence[float]] | None = None,
+        phases: Sequence[Phase] | None = None,
     ) -> None:
         super().__init__()
         check_whole("generations", generations, least=1)
@@ -127,9 +133,12 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         check_goals(goals)
         self._end = get_ending(end)
         check_fit_goals(goals, self._end, score_fit)
-        self._settings = Settings(
-            get_split(split, rate, ops), get_reset(reset), norm, optimizer, lr_schedule, target, tuple(exclude), goals
-        )
+        schedule = get_schedule(schedule)
+        built = get_split(split, rate, ops)
+        if schedule is not None and schedule.rate:
+            built = RateByGeneration(built, schedule.rate)
+        options = (norm, optimizer, lr_schedule, target, tuple(exclude), goals)
+        self._settings = Settings(built, get_reset(reset), *options, schedule, tuple(phases or ()))
         self.generations = generations
         self.epochs_per_generation = epochs_per_generation
         self.score_fit = score_fit
@@ -147,6 +156,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self._plateau_is_due = False  # at the end of the checkpoint's epoch
         self._csv: Path | None = None
         self._uninstall_horizon: Callable[[], None] | None = None
+        self._set_data: Callable[[], None] | None = None
 
     # What a user reads ----------------------------------------------------------------------------------------------
 
@@ -204,6 +214,10 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         elif self._run is not None:
             rank_zero_info("KnowledgeEvolution: a new run begins; mask and history of the earlier one are forgotten.")
         self._run, self._scorer, self._recorder = run, None, None
+        if settings.schedule is not None:
+            settings.schedule.check(trainer)
+            self._set_data = lambda: run.set_data(trainer)
+            self._set_data()
         if any(True for _ in pl_module.parameters()):  # else `configure_model` has yet to build the network
             run.check(pl_module)
         if settings.lr_schedule == "restart" and plan is not None:
@@ -215,6 +229,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """Draw the mask, or listen to how the network is run if nothing says so yet."""
         self._unwrap()
         run = self._require_run()
+        if self._settings.schedule is not None and not run.resumed:
+            self._settings.schedule.scale(trainer, 1)
         # Before the sampler of the first epoch draws from it; `configure_optimizers` may have built the loader already.
         if run.resumed and trainer.fit_loop._combined_loader is None:
             run.restore_rng()
@@ -298,7 +314,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the batch if statistics are to be re-estimated on the last ones."""
+        """Let phases put weights back; remember the batch if statistics are to be re-estimated on the last ones."""
+        self._require_run().after_step(trainer, pl_module)
         if self.fit_norm == "reestimate" and self._scorer is not None:
             self._scorer.recent.append(batch)
 
@@ -417,11 +434,13 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """
         if self._fitting:  # else a checkpoint is only tested or validated: there is no run to continue
             self._require_run().load_state_dict(state_dict, seed=self.seed)
+            if self._set_data is not None:
+                self._set_data()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave module and Trainer without a trace of this callback."""
         self._unwrap()
-        self._scorer, self._fitting = None, False
+        self._scorer, self._fitting, self._set_data = None, False, None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the module without a trace of this callback when something fails."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 #: Where a parameter was redrawn: a bool tensor of its shape, or a function that makes it when it is needed.
@@ -85,6 +85,34 @@ def carry_state(
                     continue
                 _clear(state, parameter, member, float(group["lr"]))
             new.state[parameter] = state
+
+
+def clear_entries(optimizer: Optimizer, parameter: nn.Parameter, where: Tensor) -> None:
+    """Let what an optimizer remembers of some entries of a parameter start over, in place, as ``mode="clear"`` does.
+
+    Args:
+        optimizer: An optimizer that holds the parameter.
+        parameter: The parameter.
+        where: Bool tensor of its shape, True for the entries.
+
+    Raises:
+        ValueError: If nobody knows what a state tensor means.
+
+    Example:
+        >>> weight = nn.Parameter(torch.ones(2))
+        >>> optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+        >>> weight.grad = torch.ones(2)
+        >>> optimizer.step()
+        >>> clear_entries(optimizer, weight, torch.tensor([True, False]))
+        >>> optimizer.state[weight]["momentum_buffer"]
+        tensor([0., 1.])
+    """
+    check_clearable(optimizer)
+    if bool(where.all()):
+        optimizer.state.pop(parameter, None)
+        return
+    rate = next(group["lr"] for group in optimizer.param_groups if any(p is parameter for p in group["params"]))
+    _clear(optimizer.state[parameter], parameter, where.to(parameter.device), float(rate))
 
 
 def check_clearable(optimizer: Optimizer) -> None:

@@ -19,11 +19,13 @@ from lightning_ke.history import weight_magnitudes
 from lightning_ke.keyed_rng import keyed_generator
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
+from lightning_ke.phases import Phase, PhaseRunner, Scene
 from lightning_ke.redrawing import redraw, redrawable
 from lightning_ke.report.wandb import GenerationTables, describe_run
 from lightning_ke.resets import Reset
 from lightning_ke.restart import restart_optimizers, too_long_horizons
 from lightning_ke.rng import capture_rng, restore_rng
+from lightning_ke.schedule import GenerationSchedule
 from lightning_ke.splits import Call, Split, SplitContext, check_splittable, draw_checked
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Settings:
     target: str | None
     exclude: tuple[str, ...]
     stop_at: Mapping[str, float | str]
+    schedule: GenerationSchedule | None = None
+    phases: tuple[Phase, ...] = ()
 
 
 class EvolutionRun:
@@ -76,6 +80,9 @@ class EvolutionRun:
         self.calls: tuple[Call, ...] = ()
         self.history: list[dict[str, Any]] = []
         self.resumed = False
+        self.phases = PhaseRunner(settings.phases)
+        self._survivors: Mask | None = None
+        self._data_generation = 0  # for which the data module was last told what its batches are like
         self._gatherer = ScoreGatherer(settings.split.step_score)
         self._tables = GenerationTables()
         self._scores: dict[str, Any] = {}
@@ -123,6 +130,7 @@ class EvolutionRun:
         redraw(pl_module, survivors, 1, reset="none", norm=self.settings.norm, exclude=self.settings.exclude)
         varies = self.settings.split.last_draw > 1 or self.settings.split.survivors_vary
         self.settings.reset.remember(pl_module, None if varies else survivors)
+        self.phases.remember(pl_module)
         self.mask = mask
         rank_zero_info(f"KnowledgeEvolution: {self.settings.split!r}, {mask.fit_share:.1%} of the weights are fit.")
 
@@ -139,11 +147,37 @@ class EvolutionRun:
             pl_module: The module, its gradients reduced over all ranks.
             optimizer: The optimizer that is about to take the step.
         """
+        if self.phases:
+            self.phases.before_step(self._scene(trainer, pl_module))
         if self.settings.split.step_score is None:
             return  # this runs at every step, for splits that never look, too
         # Only in an epoch that can be the generation's last.
         if not isinstance(self.policy, FixedLength) or self.clock.epochs + 1 >= self.horizon:
             self._gatherer.step(pl_module, optimizer, trainer.current_epoch)
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let phases put back what a step must not have changed.
+
+        Args:
+            trainer: The Trainer.
+            pl_module: The module.
+        """
+        if self.phases:
+            self.phases.after_step(self._scene(trainer, pl_module))
+
+    def _scene(self, trainer: Trainer, pl_module: LightningModule) -> Scene:
+        return Scene(pl_module, trainer.optimizers, self._survivors, self.settings.target, self.clock.generation)
+
+    def set_data(self, trainer: Trainer) -> None:
+        """Tell the data module which generation's batches come next.
+
+        Args:
+            trainer: The Trainer, its loaders not yet built.
+        """
+        if self.settings.schedule is not None:
+            clock = self.clock
+            self._data_generation = clock.closed + 1 if clock.redraw_is_due else clock.generation
+            self.settings.schedule.set_data(trainer, self._data_generation)
 
     # Opening and closing generations --------------------------------------------------------------------------------
 
@@ -188,6 +222,8 @@ class EvolutionRun:
         opened = self.clock.redraw_is_due
         if opened:
             self._open_generation(trainer, pl_module)
+        if self.phases:
+            self.phases.begin_epoch(self._scene(trainer, pl_module), self.clock.epochs, self.horizon)
         if len(self._rates) <= self.clock.epochs:
             groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
             self._rates.append(max((float(group["lr"]) for group in groups if "lr" in group), default=0.0))
@@ -197,11 +233,15 @@ class EvolutionRun:
         assert self.mask is not None
         settings, clock = self.settings, self.clock
         generation = clock.closed + 1
+        self.phases.end_generation(self._scene(trainer, pl_module))
         _tell(trainer, pl_module, "on_generation_end", clock.closed)
+        if settings.schedule is not None and self._data_generation != generation:
+            settings.schedule.reload(trainer, generation)
+            self._data_generation = generation
         context = self._context(pl_module, generation)
         if generation <= settings.split.last_draw:
             self.mask = draw_checked(settings.split, context)
-        survivors = settings.split.survivors(self.mask, context)
+        survivors = self._survivors = settings.split.survivors(self.mask, context)
         report = redraw(
             pl_module,
             survivors,
@@ -223,6 +263,9 @@ class EvolutionRun:
             lr_schedule=settings.lr_schedule,
             epochs=self.policy.horizon(generation),
         )
+        if settings.schedule is not None:
+            scaled = clock.generation if settings.lr_schedule == "continue" else None
+            settings.schedule.scale(trainer, generation, since=scaled)
         self._gatherer.clear()
         restart_early_stopping(trainer)
         clock.open_next(trainer.current_epoch, trainer.global_step)
@@ -372,6 +415,7 @@ class EvolutionRun:
             "history": [dict(record) for record in self.history],
             "policy": self.policy.state_dict(),
             "reset": self.settings.reset.state_dict(),
+            "phases": self.phases.state_dict(),
             "gathered": self._gatherer.state_dict(),
             "calls": list(record_calls(self.calls)) if self.settings.split.needs_calls else [],
             "rng": [self._rng_of_validation or capture_rng()] if self._world_size == 1 else list(self._rng),
@@ -411,6 +455,7 @@ class EvolutionRun:
         self.mask = None if state["mask"] is None else Mask.from_state_dict(state["mask"])
         self.history = [dict(record) for record in state["history"]]
         self.policy.load_state_dict(state["policy"])
+        self.phases.load_state_dict(state["phases"])
         self.settings.reset.load_state_dict(state["reset"])
         self._gatherer.load_state_dict(state["gathered"])
         self.calls = tuple(replay_calls(state["calls"], keyed_generator("calls")))
@@ -423,7 +468,14 @@ class EvolutionRun:
         """What must not change within a run."""
         epochs = None if self.plan is None else self.plan.epochs
         length = list(epochs) if isinstance(epochs, tuple) else epochs
-        return {**self.settings.split.identity(), "target": self.settings.target, "epochs_per_generation": length}
+        schedule = self.settings.schedule
+        return {
+            **self.settings.split.identity(),
+            "target": self.settings.target,
+            "epochs_per_generation": length,
+            "schedule": None if schedule is None else schedule.identity(),
+            "phases": self.phases.identity(),
+        }
 
     def _context(self, pl_module: LightningModule, generation: int = 1) -> SplitContext:
         scores = self._gatherer.scores if generation > 1 else None

@@ -157,6 +157,7 @@ def build_evolution(config: DictConfig, split: Split) -> KnowledgeEvolution:
     for name in ("end", "reset"):
         if isinstance(options[name], dict):
             options[name] = build(options[name])
+    options["phases"] = build(options["phases"])
     return KnowledgeEvolution(
         split,
         generations=options.pop("count"),

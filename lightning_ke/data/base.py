@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -177,6 +178,26 @@ class ImageDataModule(LightningDataModule, ABC):
         if part == "train":
             return RandomCrop(self.image_size, self.crop_scale, flip=self.flip)
         return CenterCrop(self.image_size, self.eval_resize)
+
+    def augment(self, strength: float) -> None:
+        """Crop training images more or less at random from now on; for `GenerationSchedule(augmentation=...)`.
+
+        Args:
+            strength: From 0 (whole images, as large as they are, not mirrored) to 1 (as configured), in between for the
+                smallest crop.
+
+        Raises:
+            ValueError: If it is out of range, or images are shifted (`padding`) instead of cropped.
+        """
+        if not 0 <= strength <= 1 or self.padding is not None:
+            raise ValueError(
+                f"Expected an augmentation strength in [0, 1] for images that are cropped, but got {strength} with "
+                f"`padding={self.padding}`. Leave `padding` out, or `augmentation` out of the schedule."
+            )
+        low, high = self.crop_scale
+        crop = RandomCrop(self.image_size, (high - strength * (high - low), high), flip=self.flip and strength > 0)
+        if "train" in self._sets:
+            self._sets["train"] = replace(self._sets["train"], crop=crop)
 
     def memory_side(self, part: str) -> int:
         """What the shorter side of an image is reduced to in memory, in pixels.

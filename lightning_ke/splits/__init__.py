@@ -1,6 +1,7 @@
 """How a mask is drawn and what each generation redraws, and the splits that have a name."""
 
 from lightning_ke.splits.base import Call, Split, SplitContext
+from lightning_ke.splits.bottom_up import BottomUp
 from lightning_ke.splits.compose import Compose
 from lightning_ke.splits.draw import as_call, check_splittable, draw_checked, draw_mask
 from lightning_ke.splits.fixed import FixedMask
@@ -15,6 +16,7 @@ from lightning_ke.splits.wels import RandomEachGeneration, Wels
 from lightning_ke.splits.whole_layers import Everything, LastLayer
 
 __all__ = [
+    "BottomUp",
     "Call",
     "Compose",
     "Everything",

@@ -1,0 +1,99 @@
+"""A phase of gradient ascent in some layers (SEAL)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+from lightning_ke.arguments import check_patterns
+from lightning_ke.naming import named_parameters, nearest_names
+from lightning_ke.phases.base import Phase, Scene
+
+
+class Ascent(Phase):
+    """Let some layers climb the loss, slowly and without weight decay, while the others descend.
+
+    Behind the phase the optimizers begin anew.
+
+    Args:
+        layers: Patterns (as for `fnmatch`) of the canonical names of the parameters that climb, such as "layer1.*".
+        scale: Factor of their gradients.
+        begin: As for every phase.
+        end: As for every phase.
+        first_generation: As for every phase.
+
+    Raises:
+        TypeError: If `layers` is a lone string.
+        ValueError: If an argument is out of range; from the first step if a pattern matches no parameter, or the
+            optimizer decays weights on its own (AdamW), where the decay cannot be taken out of the gradient.
+
+    Source:
+        "Simulated Annealing in Early Layers Leads to Better Generalization" (CVPR 2023).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+        >>> for layer in net:
+        ...     layer.weight.grad = torch.ones(1, 1)
+        >>> Ascent(["0.*"]).before_step(Scene(net, (), None, None, generation=1))
+        >>> [round(layer.weight.grad.item(), 2) for layer in net]
+        [-0.01, 1.0]
+    """
+
+    name: ClassVar[str] = "ascent"
+
+    def __init__(
+        self,
+        layers: Sequence[str],
+        scale: float = 0.01,
+        begin: float = 0.0,
+        end: float = 0.25,
+        first_generation: int = 1,
+    ) -> None:
+        super().__init__(begin, end, first_generation)
+        check_patterns("layers", layers)
+        if not scale > 0:
+            raise ValueError(f"Expected argument `scale` to be greater than 0, but got {scale}. The paper uses 0.01.")
+        self.layers = tuple(layers)
+        self.scale = scale
+
+    def enter(self, scene: Scene) -> None:
+        """Refuse what cannot climb before the first step."""
+        names = [name for name, _ in named_parameters(scene.model)]
+        for pattern in self.layers:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ValueError(
+                    f"Expected every pattern in argument `layers` of phase 'ascent' to match a parameter, but "
+                    f"{pattern!r} matches none. Did you mean {nearest_names(pattern, names)}?"
+                )
+        for optimizer in scene.optimizers:
+            decays = any(group.get("weight_decay", 0) for group in optimizer.param_groups)
+            if decays and (type(optimizer).__name__ == "AdamW" or optimizer.defaults.get("decoupled_weight_decay")):
+                raise ValueError(
+                    f"Expected an optimizer whose weight decay is part of the gradient for phase 'ascent', but "
+                    f"{type(optimizer).__name__} decays weights on its own. Use SGD, or `weight_decay=0`."
+                )
+
+    def before_step(self, scene: Scene) -> None:
+        """Turn the gradients of the climbing layers round, and take out what weight decay will add."""
+        decay = {
+            id(parameter): float(group.get("weight_decay", 0))
+            for optimizer in scene.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        for name, parameter in named_parameters(scene.model):
+            if parameter.grad is not None and any(fnmatchcase(name, pattern) for pattern in self.layers):
+                parameter.grad.mul_(-self.scale)
+                parameter.grad.sub_(parameter.detach(), alpha=decay.get(id(parameter), 0.0))
+
+    def leave(self, scene: Scene) -> None:
+        """Let every optimizer begin anew."""
+        for optimizer in scene.optimizers:
+            optimizer.state.clear()
+
+    def identity(self) -> dict[str, Any]:
+        """Its arguments."""
+        return {**super().identity(), "layers": list(self.layers)}

@@ -1,0 +1,154 @@
+"""What every phase is: when it holds, and what it does to weights and gradients while it does."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_ke.masks import Mask
+from lightning_ke.naming import is_below
+from lightning_ke.optimizer_state import clear_entries
+from lightning_ke.units import units
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a phase acts on.
+
+    Args:
+        model: The network.
+        optimizers: Its optimizers.
+        survivors: What the redraw that opened the generation left alone; None in the first generation.
+        target: Canonical name of the submodule to which cutting and redrawing is limited, None for all.
+        generation: Number of the generation.
+    """
+
+    model: nn.Module
+    optimizers: Sequence[Optimizer]
+    survivors: Mask | None
+    target: str | None
+    generation: int
+
+    def weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The weights of all layers within the target by canonical name; no biases, no norms."""
+        for unit in units(self.model):
+            if is_below(unit.name, self.target):
+                for local, parameter in unit.weights.items():
+                    yield unit.canonical(local), parameter
+
+    def forget(self, parameter: nn.Parameter, where: Tensor) -> None:
+        """Let the optimizers' state of some entries start over.
+
+        Args:
+            parameter: A parameter.
+            where: Bool tensor of its shape, True for the entries.
+        """
+        for optimizer in self.optimizers:
+            if parameter in optimizer.state:
+                clear_entries(optimizer, parameter, where)
+
+
+class Phase(ABC):
+    """A part of each generation in which training is different.
+
+    All four methods may be left out. Weights and gradients are changed in place, under ``torch.no_grad()``.
+
+    Args:
+        begin: Where in a generation it begins, as a share of the generation's epochs in [0, 1).
+        end: Where it ends, in (0, 1].
+        generations: First generation in which it holds.
+
+    Raises:
+        ValueError: If they are out of range.
+    """
+
+    #: Name in messages and state.
+    name: ClassVar[str]
+
+    def __init__(self, begin: float = 0.0, end: float = 1.0, first_generation: int = 1) -> None:
+        if not 0 <= begin < end <= 1:
+            raise ValueError(
+                f"Expected `begin` and `end` of phase {self.name!r} to be shares of a generation with "
+                f"0 <= begin < end <= 1, but got {begin} and {end}. Give 0 and 0.25 for its first quarter."
+            )
+        if first_generation < 1:
+            raise ValueError(f"Expected argument `first_generation` to be at least 1, but got {first_generation}.")
+        self.begin, self.end, self.first_generation = begin, end, first_generation
+
+    def holds(self, generation: int, epoch: int, horizon: int) -> bool:
+        """Whether it holds in an epoch.
+
+        Args:
+            generation: Number of the generation, from 1.
+            epoch: Number of the epoch within the generation, from 0.
+            horizon: Epochs of the generation, or the most that it may last.
+        """
+        return generation >= self.first_generation and self.begin * horizon <= epoch < self.end * horizon
+
+    def remember(self, model: nn.Module) -> None:
+        """Look at the network before it is trained.
+
+        Args:
+            model: The network with its first values.
+        """
+
+    def enter(self, scene: Scene) -> None:
+        """Change the network when the phase begins, behind a redraw.
+
+        Args:
+            scene: What it acts on.
+        """
+
+    def before_step(self, scene: Scene) -> None:
+        """Change the gradients before they are used.
+
+        Args:
+            scene: What it acts on.
+        """
+
+    def after_step(self, scene: Scene) -> None:
+        """Put back what a step must not have changed.
+
+        Args:
+            scene: What it acts on.
+        """
+
+    def leave(self, scene: Scene) -> None:
+        """Change the network when the phase is over, in front of a redraw.
+
+        Args:
+            scene: What it acts on.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change within a run, in plain types."""
+        plain = (bool, int, float, str, type(None))
+        return {"phase": self.name, **{name: value for name, value in vars(self).items() if isinstance(value, plain)}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a resume, in plain, weights-only types."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned.
+
+        Args:
+            state: The state.
+        """
+
+
+def zero(parameter: nn.Parameter, where: Tensor) -> None:
+    """Set some entries of a parameter to zero.
+
+    Args:
+        parameter: The parameter.
+        where: Bool tensor of its shape.
+    """
+    with torch.no_grad():
+        parameter.masked_fill_(where, 0)

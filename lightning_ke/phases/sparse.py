@@ -1,0 +1,107 @@
+"""A sparse phase: the smallest weights are zero for a while, then free again (DSD, AC/DC)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_ke.arguments import check_choice
+from lightning_ke.masks import Bits, Mask
+from lightning_ke.phases.base import Phase, Scene, zero
+from lightning_ke.splits.base import check_rate
+
+
+class Sparse(Phase):
+    """Hold the smallest weights at zero during the phase; free them, without momentum, behind it.
+
+    Which weights are held is decided once, when the phase begins.
+
+    Args:
+        share: Share of the weights that are held at zero, in (0, 1).
+        begin: As for every phase.
+        end: As for every phase.
+        scope: "tensor" takes the share of each weight tensor (DSD), "all" of all of them together (AC/DC).
+        first_generation: As for every phase.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Source:
+        "DSD: Dense-Sparse-Dense Training for Deep Neural Networks" (ICLR 2017); "AC/DC: Alternating
+        Compressed/DeCompressed Training of Deep Neural Networks" (NeurIPS 2021).
+
+    Example:
+        >>> from torch import nn
+        >>> layer, phase = nn.Linear(2, 1, bias=False), Sparse(0.5)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.1, 0.7]]))
+        >>> phase.enter(Scene(layer, (), None, None, generation=1))
+        >>> [round(value, 1) for value in layer.weight.flatten().tolist()]
+        [0.0, 0.7]
+    """
+
+    name: ClassVar[str] = "sparse"
+
+    def __init__(
+        self,
+        share: float = 0.5,
+        begin: float = 0.0,
+        end: float = 1.0,
+        scope: Literal["tensor", "all"] = "tensor",
+        first_generation: int = 1,
+    ) -> None:
+        super().__init__(begin, end, first_generation)
+        check_choice("scope", scope, ("tensor", "all"))
+        self.share = check_rate(share)
+        self.scope = scope
+        self._free = Mask({})
+
+    def enter(self, scene: Scene) -> None:
+        """Choose the smallest weights and set them to zero."""
+        sizes = {name: weight.detach().abs() for name, weight in scene.weights()}
+        if self.scope == "all":
+            ranked = torch.cat([size.flatten() for size in sizes.values()])
+            border = _smallest(ranked, self.share)
+            held = {name: size <= border for name, size in sizes.items()}
+        else:
+            held = {name: size <= _smallest(size.flatten(), self.share) for name, size in sizes.items()}
+        self._free = Mask({name: Bits.pack(~where.cpu()) for name, where in held.items()})
+        self.after_step(scene)
+
+    def before_step(self, scene: Scene) -> None:
+        """Give held weights no gradient, so that no momentum gathers."""
+        for name, weight in scene.weights():
+            if weight.grad is not None and name in self._free:
+                weight.grad.masked_fill_(self._held(name, weight), 0)
+
+    def after_step(self, scene: Scene) -> None:
+        """Set held weights back to zero."""
+        for name, weight in scene.weights():
+            if name in self._free:
+                zero(weight, self._held(name, weight))
+
+    def leave(self, scene: Scene) -> None:
+        """Free all weights; those that were held begin without an optimizer's state."""
+        for name, weight in scene.weights():
+            if name in self._free:
+                scene.forget(weight, self._held(name, weight))
+        self._free = Mask({})
+
+    def _held(self, name: str, weight: Tensor) -> Tensor:
+        return ~self._free[name].to(weight.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which weights are held."""
+        return {"free": self._free.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up which weights are held."""
+        self._free = Mask.from_state_dict(state["free"])
+
+
+def _smallest(sizes: Tensor, share: float) -> Tensor:
+    """The size up to which a share of the entries lies; below every size if it is less than one entry."""
+    count = int(share * sizes.numel())
+    return sizes.kthvalue(count).values if count else sizes.new_tensor(-1.0)

@@ -1,0 +1,252 @@
+"""What changes from generation to generation: learning rate, weight decay, batch size, augmentation, split rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from lightning.fabric.utilities.data import _set_sampler_epoch
+
+from lightning_ke.masks import Mask
+from lightning_ke.resume import rebuilds_loader_iterator
+from lightning_ke.rng import capture_rng, restore_rng
+from lightning_ke.splits import Split, SplitContext
+from lightning_ke.splits.base import StepScore, check_rate
+
+if TYPE_CHECKING:
+    from lightning_ke.compatibility import Trainer
+
+# What a schedule of torch's reads a group's rate from.
+_RATES = ("lr", "initial_lr", "max_lr", "min_lr")
+
+
+@dataclass(frozen=True)
+class GenerationSchedule:
+    """One value for each generation; the last one holds for all further ones.
+
+    Args:
+        lr: Factors of the learning rates that the module itself configures.
+        weight_decay: Factors of the weight decay that the module itself configures.
+        batch_size: What the data module's `batch_size` is set to.
+        augmentation: Strengths that the data module's method `augment` is called with; those of this package take 0
+            (no augmentation) to 1 (as configured).
+        rate: Split rates; a new mask is drawn for each generation.
+
+    Raises:
+        ValueError: If a value is out of range, or nothing changes.
+
+    Example:
+        >>> schedule = GenerationSchedule(lr=[1.0, 0.5], batch_size=[32, 32, 64])
+        >>> [schedule.value("lr", generation) for generation in (1, 2, 3)]
+        [1.0, 0.5, 0.5]
+    """
+
+    lr: Sequence[float] = ()
+    weight_decay: Sequence[float] = ()
+    batch_size: Sequence[int] = ()
+    augmentation: Sequence[float] = ()
+    rate: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            values = getattr(self, field.name)
+            if isinstance(values, (str, int, float)):
+                raise ValueError(
+                    f"Expected argument `{field.name}` to hold one value for each generation, but got {values!r}. "
+                    f"Write [{values!r}], or configure it without a schedule."
+                )
+            object.__setattr__(self, field.name, tuple(values))
+        if not any(getattr(self, field.name) for field in fields(self)):
+            raise ValueError(
+                f"Expected a schedule to change one of {', '.join(field.name for field in fields(self))}, but all are "
+                "empty. Leave the schedule out, or give for example `lr=[1.0, 0.5]`."
+            )
+        for name in ("lr", "weight_decay", "augmentation"):
+            if any(value < 0 for value in getattr(self, name)):
+                raise ValueError(
+                    f"Expected argument `{name}` to hold values of at least 0, but got {getattr(self, name)}."
+                )
+        sizes: tuple[object, ...] = tuple(self.batch_size)
+        if any(not isinstance(size, int) or size < 1 for size in sizes):
+            raise ValueError(f"Expected argument `batch_size` to hold whole numbers from 1, but got {self.batch_size}.")
+        for rate in self.rate:
+            check_rate(rate)
+
+    def value(self, name: str, generation: int) -> Any:
+        """The value of a generation, None for what does not change.
+
+        Args:
+            name: Name of the argument.
+            generation: Number of the generation, from 1.
+        """
+        values = getattr(self, name)
+        return values[min(generation, len(values)) - 1] if values else None
+
+    def identity(self) -> dict[str, Any]:
+        """The schedule in plain types."""
+        return {field.name: list(getattr(self, field.name)) for field in fields(self)}
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a schedule of data that nobody can change.
+
+        Args:
+            trainer: The Trainer with its data module.
+
+        Raises:
+            ValueError: If there is no data module, or it has neither `batch_size` nor `augment`.
+        """
+        for name, attribute in (("batch_size", "batch_size"), ("augmentation", "augment")):
+            if getattr(self, name) and not hasattr(trainer.datamodule, attribute):
+                raise ValueError(
+                    f"Expected a data module with `{attribute}` because the schedule changes {name}, but got "
+                    f"{type(trainer.datamodule).__name__}. Put the loaders into a LightningDataModule that reads it."
+                )
+
+    def set_data(self, trainer: Trainer, generation: int) -> None:
+        """Tell the data module what the generation's loaders are like.
+
+        Args:
+            trainer: The Trainer with its data module.
+            generation: Number of the generation.
+        """
+        size, strength = self.value("batch_size", generation), self.value("augmentation", generation)
+        if size is not None:
+            trainer.datamodule.batch_size = size
+        if strength is not None:
+            trainer.datamodule.augment(strength)
+
+    def reload(self, trainer: Trainer, generation: int) -> None:
+        """Build the training loader of a generation that opens.
+
+        Args:
+            trainer: The Trainer at the beginning of an epoch.
+            generation: Number of the generation that opens.
+        """
+        if not (self.batch_size or self.augmentation):
+            return
+        self.set_data(trainer, generation)
+        loop = trainer.fit_loop
+        before = capture_rng()
+        # There is no public call; this is what `reload_dataloaders_every_n_epochs` comes down to.
+        loop._combined_loader = None
+        loop.setup_data()
+        for loader in loop._combined_loader.flattened:
+            _set_sampler_epoch(loader, trainer.current_epoch)
+        if rebuilds_loader_iterator(trainer):
+            restore_rng(before)  # the iterator that was just built has drawn, and another one is about to be
+
+    def scale(self, trainer: Trainer, generation: int, *, since: int | None = None) -> None:
+        """Scale the learning rates and weight decays of the optimizers and schedules that the Trainer holds.
+
+        Args:
+            trainer: The Trainer.
+            generation: Number of the generation.
+            since: The generation by whose factors they are scaled already; None if they are as configured.
+        """
+        factors = {}
+        for name in ("lr", "weight_decay"):
+            now = self.value(name, generation)
+            earlier = 1.0 if since is None else self.value(name, since)
+            factors[name] = 1.0 if now is None else now / earlier
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                for key in (*_RATES, "weight_decay"):
+                    if key in group:
+                        group[key] = group[key] * factors["lr" if key in _RATES else key]
+        for config in trainer.lr_scheduler_configs:
+            _scale_schedule(config.scheduler, factors["lr"])
+
+
+def get_schedule(schedule: GenerationSchedule | Mapping[str, Any] | None) -> GenerationSchedule | None:
+    """Build a schedule from its arguments.
+
+    Args:
+        schedule: A schedule or None, which are returned as they are, or the arguments of one.
+
+    Raises:
+        ValueError: If there is an argument of no schedule.
+
+    Example:
+        >>> get_schedule({"lr": [1, 0.5]}).lr
+        (1, 0.5)
+    """
+    if schedule is None or isinstance(schedule, GenerationSchedule):
+        return schedule
+    known = [field.name for field in fields(GenerationSchedule)]
+    if unknown := sorted(set(schedule) - set(known)):
+        raise ValueError(
+            f"Expected argument `schedule` to change {', '.join(known)}, but got {unknown[0]!r}. Remove it, or write "
+            "one of these."
+        )
+    return GenerationSchedule(**{name: values or () for name, values in schedule.items()})
+
+
+def _scale_schedule(scheduler: Any, factor: float) -> None:
+    for key in ("base_lrs", "_last_lr"):
+        if hasattr(scheduler, key):
+            setattr(scheduler, key, [rate * factor for rate in getattr(scheduler, key)])
+    for part in getattr(scheduler, "_schedulers", ()):
+        _scale_schedule(part, factor)
+
+
+class RateByGeneration(Split):
+    """A split whose rate changes: a new mask is drawn for each generation that has another rate.
+
+    Args:
+        split: A split with a rate.
+        rates: The rate of each generation; the last one holds for all further ones.
+
+    Raises:
+        ValueError: If the split has no rate.
+
+    Example:
+        >>> from lightning_ke.splits import Kels
+        >>> RateByGeneration(Kels(0.5), [0.8, 0.6, 0.5]).last_draw
+        3
+    """
+
+    name = "rate-by-generation"
+
+    def __init__(self, split: Split, rates: Sequence[float]) -> None:
+        if getattr(split, "rate", None) is None:
+            raise ValueError(
+                f"Expected a split with a rate because the schedule changes `rate`, but {split.name!r} has none. Use "
+                "'kels' or 'wels', say, or leave `rate` out of the schedule."
+            )
+        self.split = split
+        self.rates = tuple(rates)
+        self.structured = split.structured
+        self.needs_calls = split.needs_calls
+        self.survivors_vary = split.survivors_vary
+        self.last_draw = max(split.last_draw, len(self.rates))
+
+    @property
+    def step_score(self) -> StepScore | None:
+        """That of the split."""
+        return self.split.step_score
+
+    def draw(self, context: SplitContext) -> Mask:
+        """Draw the mask at the generation's rate.
+
+        Args:
+            context: The network and how it is run.
+        """
+        return self._at(context.generation).draw(context)
+
+    def survivors(self, mask: Mask, context: SplitContext) -> Mask:
+        """Return what the split leaves alone at the generation's rate."""
+        return self._at(context.generation).survivors(mask, context)
+
+    def identity(self) -> dict[str, Any]:
+        """The split at its first rate, and all rates."""
+        return {**self._at(1).identity(), "rates": list(self.rates)}
+
+    def _at(self, generation: int) -> Split:
+        rate = self.rates[min(generation, len(self.rates)) - 1]
+        split: Any = self.split  # a frozen dataclass, as all splits with a rate
+        at: Split = replace(split, rate=rate)
+        return at
+
+    def __repr__(self) -> str:
+        return f"{self.split!r} at rates {list(self.rates)}"

@@ -1,0 +1,184 @@
+"""Phases in real trainings: what they do to weights and gradients, when, and that a resumed run is the whole one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_ke import KnowledgeEvolution
+from lightning_ke.phases import Ascent, Phase, Rescale, Scene, Sparse
+from lightning_ke.splits import BottomUp
+
+
+class Module(LightningModule):
+    def __init__(self, decay: float = 0.1) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+        self.decay = decay
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> Any:
+        return SGD(self.parameters(), lr=0.1, momentum=0.9, weight_decay=self.decay)
+
+
+class Watch(Callback):
+    """Weights at the beginning and the end of each epoch, and what was held at zero."""
+
+    def __init__(self) -> None:
+        self.start: list[dict[str, Tensor]] = []
+        self.end: list[dict[str, Tensor]] = []
+        self.held: list[list[str]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.start.append({name: p.detach().clone() for name, p in pl_module.named_parameters()})
+            self.held.append(trainer.callbacks[0]._run.phases.held)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.end.append({name: p.detach().clone() for name, p in pl_module.named_parameters()})
+
+
+def fit(
+    folder: Path, phases: list[Phase], checkpoint: Path | None = None, module: Module | None = None, **options: Any
+) -> tuple[Module, Watch]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(24, 6, generator=generator)
+    data = TensorDataset(x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long())
+    seed_everything(0)
+    module, watch = module or Module(), Watch()
+    defaults = {"split": "wels", "epochs_per_generation": 4, "seed": 0, "reset": "none", "score_fit": False}
+    evolution = KnowledgeEvolution(**{**defaults, **options}, phases=phases)
+    trainer = Trainer(
+        max_epochs=8,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[evolution, watch, ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)],
+    )
+    trainer.fit(module, DataLoader(data, 8, shuffle=True), DataLoader(data, 24), ckpt_path=checkpoint)
+    return module, watch
+
+
+WEIGHTS = ("net.0.weight", "net.2.weight", "net.4.weight")
+
+
+@pytest.mark.parametrize("scope", ["tensor", "all"])
+def test_the_smallest_weights_are_zero_during_a_sparse_phase_and_free_behind_it(tmp_path: Path, scope: Any) -> None:
+    _, watch = fit(tmp_path, [Sparse(0.5, begin=0.25, end=0.75, scope=scope)])
+    assert watch.held == [[], ["sparse"], ["sparse"], [], [], ["sparse"], ["sparse"], []]
+    zeros = [{name: (epoch[name] == 0) for name in WEIGHTS} for epoch in watch.end]
+    for number in (1, 2, 5, 6):
+        counts = {name: int(where.sum()) for name, where in zeros[number].items()}
+        assert sum(counts.values()) == (48 + 64 + 24) // 2
+        if scope == "tensor":
+            assert list(counts.values()) == [24, 32, 12]
+    assert all(torch.equal(zeros[1][name], zeros[2][name]) for name in WEIGHTS)
+    assert not any(bool(where.any()) for where in zeros[0].values())
+    for number in (3, 7):  # but for weights of units that are dead, all are free and have moved
+        assert sum(int(where.sum()) for where in zeros[number].values()) < 30
+    for name in WEIGHTS if scope == "tensor" else ():
+        size, held = watch.end[0][name].abs(), zeros[1][name]
+        assert size[held].max() <= size[~held].min()
+
+
+def test_freed_weights_begin_without_momentum() -> None:
+    layer, phase = nn.Linear(4, 2, bias=False), Sparse(0.5)
+    optimizer = SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    layer.weight.grad = torch.ones_like(layer.weight)
+    optimizer.step()
+    scene = Scene(layer, (optimizer,), None, None, generation=1)
+    phase.enter(scene)
+    held = layer.weight == 0
+    assert int(held.sum()) == 4
+    phase.leave(scene)
+    momentum = optimizer.state[layer.weight]["momentum_buffer"]
+    assert torch.equal(momentum == 0, held)
+
+
+def test_climbing_layers_climb_without_decay_and_the_others_descend() -> None:
+    module = Module(decay=0.5)
+    optimizer = SGD(module.parameters(), lr=1.0, weight_decay=0.5)
+    loss = nn.functional.cross_entropy(module(torch.randn(8, 6)), torch.arange(8) % 3)
+    loss.backward()
+    before = {name: (p.detach().clone(), p.grad.clone()) for name, p in module.named_parameters()}
+    phase, scene = Ascent(["net.0.*"], scale=0.01), Scene(module, (optimizer,), None, None, generation=1)
+    phase.enter(scene)
+    with torch.no_grad():
+        phase.before_step(scene)
+    optimizer.step()
+    for name, parameter in module.named_parameters():
+        value, gradient = before[name]
+        wanted = value + 0.01 * gradient if name.startswith("net.0") else value - gradient - 0.5 * value
+        torch.testing.assert_close(parameter.detach(), wanted)
+
+
+def test_an_ascent_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    module = Module()
+    scene = Scene(module, (SGD(module.parameters(), lr=1.0),), None, None, generation=1)
+    with pytest.raises(ValueError, match=r"'head\.\*' matches none"):
+        Ascent(["head.*"]).enter(scene)
+    scene = Scene(module, (AdamW(module.parameters(), weight_decay=0.1),), None, None, generation=1)
+    with pytest.raises(ValueError, match="AdamW decays weights on its own"):
+        Ascent(["net.0.*"]).enter(scene)
+    with pytest.raises(TypeError, match="`layers` to be a sequence"):
+        Ascent("net.*")
+    with pytest.raises(ValueError, match="0 <= begin < end <= 1"):
+        Sparse(0.5, begin=0.5, end=0.5)
+
+
+def test_bottom_up_keeps_one_block_more_in_each_generation_and_rescales_it(tmp_path: Path) -> None:
+    split = BottomUp(("net.2", "net.4"))
+    _, watch = fit(tmp_path, [Rescale()], split=split, reset="layer", epochs_per_generation=2, rate=None)
+    first = {name: watch.start[0][name].norm() for name in WEIGHTS}
+    for epoch, kept in ((2, WEIGHTS[:1]), (4, WEIGHTS[:2]), (6, WEIGHTS[:2])):
+        before, after = watch.end[epoch - 1], watch.start[epoch]
+        for name in WEIGHTS:
+            same = torch.cosine_similarity(before[name].flatten(), after[name].flatten(), dim=0)
+            assert (float(same) > 1 - 1e-6) == (name in kept), (epoch, name)
+            if name in kept:
+                torch.testing.assert_close(after[name].norm(), first[name])
+
+
+PHASES = {
+    "dsd": lambda: [Sparse(0.5, begin=0.25, end=0.75)],
+    "ac/dc": lambda: [Sparse(0.8, end=0.5, scope="all", first_generation=2)],
+    "seal": lambda: [Ascent(["net.0.*"], end=0.5)],
+    "lw": lambda: [Rescale()],
+    "both": lambda: [Sparse(0.5, begin=0.25, end=0.75), Ascent(["net.0.*"], end=0.5)],
+}
+
+
+@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_run_resumed_within_a_phase_or_between_generations_is_the_whole_one(
+    tmp_path: Path, name: str, epoch: int
+) -> None:
+    options: dict[str, Any] = {"reset": "layer"} if name != "ac/dc" else {"optimizer": "keep"}
+    whole, _ = fit(tmp_path / "whole", PHASES[name](), **options)
+    again, _ = fit(tmp_path / "again", PHASES[name](), tmp_path / "whole" / f"epoch={epoch}.ckpt", **options)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+def test_other_phases_than_the_checkpoint_s_are_refused(tmp_path: Path) -> None:
+    fit(tmp_path, [Sparse(0.5)])
+    with pytest.raises(ValueError, match="`phases="):
+        fit(tmp_path, [Sparse(0.6)], tmp_path / "epoch=1.ckpt")

@@ -1,0 +1,172 @@
+"""What changes from generation to generation, in real trainings; and that a resumed run is the whole one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.optim import SGD
+from torch.utils.data import DataLoader
+
+from lightning_ke import KnowledgeEvolution
+from lightning_ke.data import EmbeddedDataModule
+from lightning_ke.schedule import GenerationSchedule
+from tests.callback.modules import Classifier, data, make_trainer
+
+
+class Data(LightningDataModule):
+    batch_size = 12
+    strength = 1.0
+
+    def augment(self, strength: float) -> None:
+        self.strength = strength
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(data(), self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(data(), 24)
+
+
+class Decayed(Classifier):
+    """With weight decay, and a cosine over the steps of a generation or none."""
+
+    def __init__(self, schedule: bool = True) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def configure_optimizers(self) -> Any:
+        optimizer = SGD(self.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+        if not self.schedule:
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+
+class Watch(Callback):
+    def __init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        group = trainer.optimizers[0].param_groups[0]
+        evolution = trainer.callbacks[0]
+        self.seen.append(
+            {
+                "generation": evolution.generation,
+                "epoch": trainer.current_epoch,
+                "lr": group["lr"],
+                "decay": group["weight_decay"],
+                "batch": len(batch[1]),
+                "strength": trainer.datamodule.strength,
+                "fit": 0.0 if evolution.mask is None else round(evolution.mask.fit_share, 3),
+            }
+        )
+
+
+def fit(
+    folder: Path, schedule: Any, checkpoint: Path | None = None, module: Any = None, **options: Any
+) -> tuple[Any, Watch, KnowledgeEvolution]:
+    seed_everything(0)
+    module, watch = module or Decayed(), Watch()
+    evolution = KnowledgeEvolution("wels", epochs_per_generation=2, seed=0, schedule=schedule, **options)
+    trainer = make_trainer(
+        folder,
+        max_epochs=6,
+        enable_checkpointing=True,
+        callbacks=[evolution, watch, ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)],
+    )
+    if checkpoint is not None:
+        torch.manual_seed(99)
+    trainer.fit(module, datamodule=Data(), ckpt_path=checkpoint)
+    return module, watch, evolution
+
+
+EVERYTHING = {
+    "lr": [1.0, 0.5, 2.0],
+    "weight_decay": [1.0, 0.0, 3.0],
+    "batch_size": [12, 6, 8],
+    "augmentation": [1.0, 0.5],
+    "rate": [0.8, 0.5],
+}
+
+
+def test_each_generation_has_its_own_values(tmp_path: Path) -> None:
+    _, watch, evolution = fit(tmp_path, GenerationSchedule(**EVERYTHING))
+    of_generation = {g: [seen for seen in watch.seen if seen["generation"] == g] for g in (1, 2, 3)}
+    assert [len(seen) for seen in of_generation.values()] == [2 * 2, 2 * 4, 2 * 3]
+    assert [{seen["batch"] for seen in of_generation[g]} for g in (1, 2, 3)] == [{12}, {6}, {8}]
+    assert [{seen["strength"] for seen in of_generation[g]} for g in (1, 2, 3)] == [{1.0}, {0.5}, {0.5}]
+    assert [of_generation[g][0]["lr"] for g in (1, 2, 3)] == pytest.approx([0.05, 0.025, 0.1])
+    assert [of_generation[g][0]["decay"] for g in (1, 2, 3)] == pytest.approx([0.01, 0.0, 0.03])
+    # The cosine falls over the generation's own number of steps, whose last one is just above 0.
+    for g, steps in ((1, 4), (2, 8), (3, 6)):
+        rates = [seen["lr"] for seen in of_generation[g]]
+        wanted = [rates[0] * (1 + torch.tensor(step / steps * torch.pi).cos().item()) / 2 for step in range(steps)]
+        assert rates == pytest.approx(wanted, rel=1e-4)
+    shares = [of_generation[g][-1]["fit"] for g in (1, 2, 3)]
+    assert shares[0] > shares[1] == shares[2]
+    assert [record["lr"]["first"] for record in evolution.history] == pytest.approx([0.05, 0.025, 0.1])
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize("optimizer", ["new", "keep"])
+def test_a_resumed_run_is_the_whole_one(tmp_path: Path, epoch: int, optimizer: Any) -> None:
+    whole, seen, _ = fit(tmp_path / "whole", EVERYTHING, optimizer=optimizer)
+    checkpoint = tmp_path / "whole" / f"epoch={epoch}.ckpt"
+    again, resumed, _ = fit(tmp_path / "again", EVERYTHING, checkpoint, optimizer=optimizer)
+    assert resumed.seen == [one for one in seen.seen if one["epoch"] > epoch]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_factors_do_not_pile_up_on_a_schedule_that_goes_on(tmp_path: Path) -> None:
+    for optimizer in ("new", "keep"):
+        _, watch, _ = fit(
+            tmp_path / optimizer,
+            {"lr": [1.0, 0.5, 0.5]},
+            module=Decayed(schedule=False),
+            optimizer=optimizer,
+            lr_schedule="continue",
+        )
+        assert {seen["generation"]: seen["lr"] for seen in watch.seen} == {1: 0.05, 2: 0.025, 3: 0.025}
+
+
+def test_images_are_cropped_less_at_a_lower_strength() -> None:
+    module = EmbeddedDataModule(crop_scale=(0.2, 1.0))
+    module.setup("fit")
+    for strength, low, flip in ((0.0, 1.0, False), (0.5, 0.6, True), (1.0, 0.2, True)):
+        module.augment(strength)
+        crop = module._sets["train"].crop
+        assert (crop.scale, crop.flip) == ((pytest.approx(low), 1.0), flip)
+    with pytest.raises(ValueError, match=r"strength in \[0, 1\]"):
+        module.augment(2.0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({}, "to change one of lr, weight_decay, batch_size"),
+        ({"lr": 0.5}, r"Write \[0\.5\]"),
+        ({"lr": [-1.0]}, "`lr` to hold values of at least 0"),
+        ({"batch_size": [0]}, "`batch_size` to hold whole numbers"),
+        ({"rate": [1.5]}, r"`rate` to be in \(0, 1\)"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(schedule: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        KnowledgeEvolution(schedule=schedule)
+
+
+def test_a_split_without_a_rate_and_loaders_that_nobody_can_change_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'layers' has none"):
+        KnowledgeEvolution("layers", schedule={"rate": [0.5]})
+    trainer = make_trainer(
+        tmp_path, max_epochs=2, callbacks=[KnowledgeEvolution(generations=2, schedule={"batch_size": [8]})]
+    )
+    with pytest.raises(ValueError, match="a data module with `batch_size`"):
+        trainer.fit(Classifier(), DataLoader(data(), 8))
