@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import lightning_ke as ke
 from lightning_ke.flow.copies import private_copy
-from lightning_ke.slim import refresh
+from lightning_ke.slim import SlimError, refresh
 from lightning_ke.slim.double import in_double
 from lightning_ke.slim.extract import structure_of
 from lightning_ke.slim.proof import TOLERANCE, calls_of, difference, randomise, run_fit, run_slim
@@ -187,6 +187,9 @@ def caught(network: nn.Module, mask: ke.Mask) -> int:
     without_reset_hypothesis(dense, structure)
     expected = run_fit(dense, structure, calls)
     del dense
+    found = difference(run_slim(slim, calls), expected)
+    if not found <= TOLERANCE:
+        raise SlimError(f"The slim network differs by {found:.1e} before anything is corrupted.")
     weights = [
         parameter
         for key, parameter in slim.named_parameters()

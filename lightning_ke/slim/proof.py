@@ -97,7 +97,8 @@ def calls_of(structure: Structure, example_input: Any) -> list[Call]:
 def randomise(network: nn.Module) -> None:
     """Give every parameter and norm statistic of a private copy a random value that no output can hide.
 
-    Biases are positive and weights small, so that few units of a ReLU network are dead.
+    Biases are positive, so that few units of a ReLU network are dead; weights are as large as keeps what enters a layer,
+    so that an error in the first of many layers still shows in the output.
 
     Args:
         network: A private copy in double precision.
@@ -106,7 +107,7 @@ def randomise(network: nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in naming.named_parameters(network):
             if parameter.dim() > 1 and parameter[0].numel() > 1:
-                parameter.normal_(0, 0.5 * parameter[0].numel() ** -0.5, generator=generator)
+                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
             elif name.endswith("bias"):
                 parameter.uniform_(1, 2, generator=generator)
             else:
