@@ -97,8 +97,8 @@ def calls_of(structure: Structure, example_input: Any) -> list[Call]:
 def randomise(network: nn.Module) -> None:
     """Give every parameter and norm statistic of a private copy a random value that no output can hide.
 
-    Biases are positive, so that few units of a ReLU network are dead; weights are as large as keeps what enters a layer,
-    so that an error in the first of many layers still shows in the output.
+    Biases are positive, so that few units of a ReLU network are dead. Weights are large enough to pass on what enters
+    their layer, so that an error in the first of many layers still shows in the output.
 
     Args:
         network: A private copy in double precision.
