@@ -29,7 +29,7 @@ class Run:
         config: The resolved configuration.
         history: One record per closed generation.
         networks: Scores, operations and parameters of the networks that were tested at the end, by name.
-        mask: ``name``, ``shape`` and number of ``fit`` entries of each parameter.
+        mask: ``name`` and ``shape`` of each parameter, and the share of it that is ``fit``.
         environment: Versions and machine.
         curves: Value by epoch, by column: ``train_loss``, ``val_loss``, ``ke/fit/val_loss``, ``lr-SGD``.
         seconds: How long it took, in seconds.

@@ -47,11 +47,8 @@ def mask_of(rate):
     """The share `rate` of every parameter."""
     mask = []
     for name, shape in LAYERS.items():
-        entries = 1
-        for length in shape:
-            entries *= length
-        mask.append({"name": f"{name}.weight", "shape": shape, "fit": int(rate * entries)})
-        mask.append({"name": f"{name}.bias", "shape": shape[:1], "fit": int(rate * shape[0])})
+        mask.append({"name": f"net.{name}.weight", "shape": shape, "fit": rate})
+        mask.append({"name": f"net.{name}.bias", "shape": shape[:1], "fit": rate})
     return mask
 
 

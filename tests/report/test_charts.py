@@ -70,7 +70,15 @@ def test_each_mask_is_shown_once(sweep):
     assert spec["params"][0]["bind"]["labels"] == ["rate 0.3", "rate 0.8", "long baseline"]
     rows = values(spec)
     assert len(rows) == 9
-    assert next(row for row in rows if row["layer"] == "conv1" and row["m"] == "1")["shape"] == "8 x 3 x 3 x 3"
+    row = next(row for row in rows if row["layer"] == "conv1" and row["m"] == "1")
+    assert (row["shape"], row["entries"], row["fit"], row["share"]) == ("8 x 3 x 3 x 3", "224", "179", "0.7991")
+
+
+def test_runs_are_chosen_by_line_and_seed(sweep):
+    labels = sweep["loss"].spec["params"][0]["bind"]["labels"]
+    assert labels[:2] == ["rate 0.3, seed 0", "rate 0.3, seed 1"]
+    assert "long baseline, seed 1" in labels
+    assert len(set(labels)) == len(labels) == 9
 
 
 def test_generations_begin_where_the_epochs_of_the_earlier_ones_end(tmp_path):

@@ -97,7 +97,7 @@ def test_a_run_is_chosen_from_the_list(visit):
     page = visit()
     curves = "[...document.querySelectorAll('#loss .mark-line path')].map((path) => path.getAttribute('d')).join()"
     before = page.evaluate(curves)
-    page.locator("#loss select").select_option(label="long0")
+    page.locator("#loss select").select_option(label="long baseline, seed 0")
     page.wait_for_function(f"(old) => {curves} !== old", arg=before)
 
 

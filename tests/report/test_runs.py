@@ -25,7 +25,7 @@ def test_a_finished_run_is_read_whole(tmp_path):
     assert (run.seed, run.rate, run.monitor, run.mode, run.seconds) == (3, 0.8, "val_acc", "max", 90.0)
     assert [record["generation"] for record in run.history] == [1, 2, 3]
     assert run.networks["slim"]["operations"] == 640
-    assert run.mask[0] == {"name": "conv1.weight", "shape": [8, 3, 3, 3], "fit": 172}
+    assert run.mask[0] == {"name": "net.conv1.weight", "shape": [8, 3, 3, 3], "fit": 0.8}
     assert run.curves["train_loss"][0] == 2.5
     assert set(run.curves) == {"train_loss", "val_loss", "ke/fit/val_loss", "lr-SGD"}
 

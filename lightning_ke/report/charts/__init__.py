@@ -22,13 +22,12 @@ def charts_of(lines: Sequence[Line], monitor: str, tested: str, mode: str) -> li
         tested: Name of the score of the tested networks.
         mode: Whether more (``"max"``) or less (``"min"``) of a score is better.
     """
-    runs = [run for line in lines for run in line.runs]
     found = [
         generations_chart(lines, monitor),
         rates_chart(lines, monitor),
         costs_chart(lines, tested, mode),
         mask_chart(lines),
-        loss_chart(runs),
-        lr_chart(runs),
+        loss_chart(lines),
+        lr_chart(lines),
     ]
     return [chart for chart in found if chart is not None]

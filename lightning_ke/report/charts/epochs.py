@@ -6,33 +6,36 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_ke.report.charts.base import Chart, Spec, axis, choice_of, colour, csv_data, tooltip
+from lightning_ke.report.lines import Line
 from lightning_ke.report.runs import Run
 
 # A page of 50 long runs stays small: this many points in all, at least 40 and at most 400 for each curve.
 _POINTS, _FEWEST, _MOST = 45_000, 40, 400
 
 
-def loss_chart(runs: Sequence[Run]) -> Chart | None:
+def loss_chart(lines: Sequence[Line]) -> Chart | None:
     """Losses over the epochs of one run, with the boundaries of the generations.
 
     Args:
-        runs: The runs.
+        lines: The runs, by what they have in common.
     """
+    runs = [run for line in lines for run in line.runs]
     names = {"train_loss": "training", "val_loss": "dense, validation", "ke/fit/val_loss": "fit, validation"}
     curves = {
         run.name: {names.get(column, column): points for column, points in run.curves.items() if "loss" in column}
         for run in runs
     }
     caption = "Losses over the epochs. A redraw happens at each vertical line: a new generation begins."
-    return _over_epochs("loss", "Loss", caption, runs, curves)
+    return _over_epochs("loss", "Loss", caption, lines, curves)
 
 
-def lr_chart(runs: Sequence[Run]) -> Chart | None:
+def lr_chart(lines: Sequence[Line]) -> Chart | None:
     """The learning rate over the epochs of one run, with the boundaries of the generations.
 
     Args:
-        runs: The runs.
+        lines: The runs, by what they have in common.
     """
+    runs = [run for line in lines for run in line.runs]
     curves: dict[str, dict[str, dict[float, float]]] = {}
     logged = True
     for run in runs:
@@ -47,7 +50,7 @@ def lr_chart(runs: Sequence[Run]) -> Chart | None:
     caption = "The learning rate over the epochs; a new generation begins at each vertical line."
     if not logged:
         caption += " Runs that logged none show the first and the last value of each generation."
-    return _over_epochs("lr", "Learning rate", caption, runs, curves)
+    return _over_epochs("lr", "Learning rate", caption, lines, curves)
 
 
 def boundaries(run: Run) -> list[float]:
@@ -86,9 +89,13 @@ def thin(points: Mapping[float, float], most: int) -> list[tuple[float, float]]:
 
 
 def _over_epochs(
-    name: str, title: str, caption: str, runs: Sequence[Run], curves: Mapping[str, Mapping[str, Mapping[float, float]]]
+    name: str,
+    title: str,
+    caption: str,
+    lines: Sequence[Line],
+    curves: Mapping[str, Mapping[str, Mapping[float, float]]],
 ) -> Chart | None:
-    shown = [run for run in runs if any(curves[run.name].values())]
+    shown = [run for line in lines for run in line.runs if any(curves[run.name].values())]
     shown.sort(key=lambda run: run.state != "finished")
     if not shown:
         return None
@@ -105,8 +112,8 @@ def _over_epochs(
     y: Spec = {"field": "value", "type": "quantitative", "title": title.lower(), "scale": {"zero": False}}
     if name == "loss" and all(row["value"] > 0 for row in rows):
         # The fit hypothesis's first losses are hundreds of times those at the end.
-        y |= {"scale": {"type": "log"}, "axis": {"tickCount": 5}}
-    choice = choice_of("m", "Run", [run.name for run in shown]) if len(shown) > 1 else {}
+        y |= {"scale": {"type": "log"}, "axis": {"grid": False}}
+    choice = choice_of("m", "Run", _labels(lines, shown)) if len(shown) > 1 else {}
     colours = {"color": colour("curve")} if len({row["curve"] for row in rows}) > 1 else {}
     spec: Spec = {
         "layer": [
@@ -127,3 +134,10 @@ def _over_epochs(
     if choice:
         spec["params"] = choice["params"]
     return Chart(name, title, caption, spec)
+
+
+def _labels(lines: Sequence[Line], runs: Sequence[Run]) -> list[str]:
+    """What runs are called in a list: line and seed; the folder of those that share both."""
+    texts = {run.name: f"{line.label}, seed {run.seed}" for line in lines for run in line.runs}
+    taken = list(texts.values())
+    return [texts[run.name] if taken.count(texts[run.name]) == 1 else run.name for run in runs]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from lightning_ke.report.charts.base import Chart, Spec, choice_of, csv_data, tooltip
@@ -24,6 +26,9 @@ def mask_chart(lines: Sequence[Line]) -> Chart | None:
     if not masks:
         return None
     rows = [{"m": number} | row for number, (_, mask) in enumerate(masks) for row in mask_layers(mask)]
+    prefix = _common([row["layer"] for row in rows])
+    for row in rows:
+        row["layer"] = row["layer"].removeprefix(prefix)
     names = list(dict.fromkeys(row["layer"] for row in rows))
     spec: Spec = {
         **csv_data(rows),
@@ -35,7 +40,7 @@ def mask_chart(lines: Sequence[Line]) -> Chart | None:
                 "type": "nominal",
                 "sort": names if len(masks) == 1 else None,
                 "title": None,
-                "axis": {"labelLimit": 150, "ticks": False},
+                "axis": {"labelLimit": 170, "ticks": False},
             },
             "x": {
                 "field": "share",
@@ -57,20 +62,26 @@ def mask_layers(mask: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The mask by layers: the parameters of one module together.
 
     Args:
-        mask: ``name``, ``shape`` and number of ``fit`` entries of each parameter.
+        mask: ``name`` and ``shape`` of each parameter, and the share of it that is ``fit``.
 
     Example:
-        >>> mask_layers([{"name": "fc.weight", "shape": [4, 2], "fit": 2}, {"name": "fc.bias", "shape": [4], "fit": 1}])
-        [{'layer': 'fc', 'shape': '4 x 2', 'entries': 12, 'fit': 3, 'share': 0.25}]
+        >>> bias = {"name": "fc.bias", "shape": [4], "fit": 0.5}
+        >>> mask_layers([{"name": "fc.weight", "shape": [4, 2], "fit": 0.25}, bias])
+        [{'layer': 'fc', 'shape': '4 x 2', 'entries': 12, 'fit': 4, 'share': 0.3333}]
     """
     layers: dict[str, dict[str, Any]] = {}
     for parameter in mask:
         name = parameter["name"].rpartition(".")[0] or parameter["name"]
         shape = " x ".join(map(str, parameter["shape"]))
         layer = layers.setdefault(name, {"layer": name, "shape": shape, "entries": 0, "fit": 0})
-        entries = 1
-        for length in parameter["shape"]:
-            entries *= length
+        entries = math.prod(parameter["shape"])
         layer["entries"] += entries
-        layer["fit"] += parameter["fit"]
+        layer["fit"] += round(parameter["fit"] * entries)
     return [layer | {"share": round(layer["fit"] / max(layer["entries"], 1), 4)} for layer in layers.values()]
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all names begin with, up to a dot: ``"backbone."``."""
+    first, last = min(names).split("."), max(names).split(".")
+    shared = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first[:-1], last, strict=False))]
+    return "".join(f"{part}." for part in shared)
