@@ -30,7 +30,8 @@ def name_sweep(config: DictConfig) -> Path:
     Returns:
         The folder.
     """
-    _names.append(config.hydra.runtime.choices.get("experiment") or config.hydra.job.name)
+    name = config.hydra.runtime.choices.get("experiment") or config.hydra.job.name
+    _names.append(name.replace("/", "-"))
     return Path(config.hydra.sweep.dir)
 
 
@@ -50,7 +51,7 @@ def safe_name(overrides: Sequence[str], experiment: str = "") -> str:
 
     Args:
         overrides: The overrides of the job.
-        experiment: The experiment that the folder around it is named after already.
+        experiment: The experiment that the folder around it is named after already, its slashes as dashes.
 
     Example:
         >>> safe_name(["experiment=demo", "split.rate=0.3", "seed=1"], "demo")
@@ -58,7 +59,7 @@ def safe_name(overrides: Sequence[str], experiment: str = "") -> str:
         >>> safe_name(["datamodule.root=/data/my flowers"])
         'datamodule.root=-data-my-flowers-da35a434'
     """
-    kept = sorted(override for override in overrides if override != f"experiment={experiment}")
+    kept = sorted(override for override in overrides if override.replace("/", "-") != f"experiment={experiment}")
     whole = ",".join(kept) or "defaults"
     name = re.sub(r"[^\w.,=+~-]+", "-", whole, flags=re.ASCII)[:_LONGEST]
     if name == whole:

@@ -159,6 +159,7 @@ def test_names_are_stable_short_and_safe():
     assert safe_name(["b=1", "a=2"]) == safe_name(["a=2", "b=1"]) == "a=2,b=1"
     assert safe_name(["experiment=demo", "a=2"], "demo") == "a=2"
     assert safe_name(["experiment=demo"], "demo") == "defaults"
+    assert safe_name(["experiment=paper/flowers102", "seed=1"], "paper-flowers102") == "seed=1"
     names = {safe_name([f"path=/a/b c/{'x' * n}", "+new=[1,2]", "text='ä:*?'"]) for n in range(300)}
     assert len(names) == 300
     for name in names:
