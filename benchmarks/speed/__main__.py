@@ -18,7 +18,7 @@ from types import ModuleType
 import lightning
 import torch
 
-from benchmarks.speed import drawing, imports, redrawing, running, training
+from benchmarks.speed import drawing, imports, loading, redrawing, running, training
 from benchmarks.speed.timing import Row
 
 HEADER = """# What lightning_ke costs
@@ -33,7 +33,7 @@ machine the same as on the wall). {cores} cores ({machine}), no GPU; Python {pyt
 """
 
 
-PARTS = (redrawing, drawing, running, training, imports)
+PARTS = (redrawing, drawing, running, training, loading, imports)
 
 
 def _name(part: ModuleType) -> str:
