@@ -49,8 +49,7 @@ class _ListedDataModule(PictureDataModule):
 class CUB200DataModule(_ListedDataModule):
     """CUB-200-2011 with its official split: 5,994 images to train and validate on, 5,794 to test, 200 birds.
 
-    There is no validation split (the paper's code scores each generation on the test images): 10 % of the training
-    images of each class are held out for it.
+    There is no validation split: 10 % of the training images of each class are held out for it.
 
     Source:
         Wah, Branson, Welinder, Perona, Belongie: The Caltech-UCSD Birds-200-2011 Dataset.
@@ -86,8 +85,7 @@ class CUB200DataModule(_ListedDataModule):
 class MIT67DataModule(_ListedDataModule):
     """MIT Indoor-67: 67 kinds of rooms, 5,360 images to train and validate on and 1,340 to test.
 
-    There is no validation split (the paper's code scores each generation on the test images): 10 % of the training
-    images of each class are held out for it.
+    There is no validation split: 10 % of the training images of each class are held out for it.
 
     Source:
         Quattoni, Torralba: Recognizing Indoor Scenes (CVPR 2009).
@@ -117,8 +115,7 @@ class MIT67DataModule(_ListedDataModule):
 class StanfordDogsDataModule(_ListedDataModule):
     """Stanford Dogs: 120 breeds, 12,000 images to train and validate on and 8,580 to test.
 
-    There is no validation split (the paper's code scores each generation on the test images): 10 % of the training
-    images of each class are held out for it.
+    There is no validation split: 10 % of the training images of each class are held out for it.
 
     Source:
         Khosla, Jayadevaprakash, Yao, Fei-Fei: Novel Dataset for Fine-Grained Image Categorization (2011).

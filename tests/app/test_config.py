@@ -1,6 +1,8 @@
 """Every file of the configuration composes, and what it describes can be built."""
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 from hydra.utils import get_class, get_object
@@ -57,6 +59,13 @@ def test_every_option_has_values_of_the_right_types_and_is_built(group, option):
     check_types(config)
     if group in BUILT:
         build(config[group])
+
+
+def test_the_page_about_the_app_names_every_option():
+    page = (Path(__file__).parents[2] / "docs" / "app.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    named = {(row[1].strip(" `"), option) for row in rows for option in re.findall(r"`([^`]+)`", row[3])}
+    assert named == set(OPTIONS), "docs/app.md and conf/ differ"
 
 
 def test_the_callback_s_options_are_all_there():
