@@ -129,3 +129,4 @@ def wheel(session: nox.Session) -> None:
         session.run("ke-train", "--help", silent=True)
         session.run("ke-train", "experiment=smoke", "hydra.run.dir=smoke", "trainer.enable_progress_bar=false")
         session.run("ke-slim", "smoke/checkpoints/last.ckpt", "smoke/last-slim.safetensors")
+        session.run("ke-report", "smoke")

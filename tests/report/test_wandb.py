@@ -10,7 +10,7 @@ from tests.callback.modules import Classifier, train_loader, val_loader
 from tests.report.offline import needs_wandb, offline, read_back
 
 __all__ = ["offline"]
-pytestmark = needs_wandb
+pytestmark = [needs_wandb, pytest.mark.slow]  # the fast tests' environment has no wandb
 
 
 def train(logger, folder, generations=3, *callbacks, checkpoint=None):

@@ -11,7 +11,10 @@ import pytest
 
 import lightning_ke
 
-pytestmark = pytest.mark.skipif(find_spec("wandb_workspaces") is None, reason="wandb-workspaces is not installed")
+pytestmark = [
+    pytest.mark.slow,  # the fast tests' environment has no wandb
+    pytest.mark.skipif(find_spec("wandb_workspaces") is None, reason="wandb-workspaces is not installed"),
+]
 
 NO_NETWORK = """
 import socket, sys
