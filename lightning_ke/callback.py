@@ -14,11 +14,12 @@ from lightning_ke.compatibility import (
     AnyNamespaceCallback,
     LightningModule,
     Trainer,
+    check_sharding,
     check_trainer,
     choose_seed,
 )
 from lightning_ke.endings import GenerationEnd, check_fit_goals, check_goals, get_ending, plan_run
-from lightning_ke.fit_scoring import FitScorer, metrics_of_validation, recalibrate_norm
+from lightning_ke.fit_scoring import FitScorer, metrics_of_validation, prove, recalibrate_norm
 from lightning_ke.history import free_path, write_history_csv
 from lightning_ke.masks import Mask
 from lightning_ke.phases import Phase
@@ -37,6 +38,7 @@ from lightning_ke.resume import (
 )
 from lightning_ke.run import EvolutionRun, Settings
 from lightning_ke.schedule import GenerationSchedule, RateByGeneration, get_schedule
+from lightning_ke.sharding import settle
 from lightning_ke.slim import extract_slim
 from lightning_ke.splits import Split, get_split
 
@@ -149,6 +151,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self._recorder: CallRecorder | None = None
         self._scorer: FitScorer | None = None
         self._fitting = False
+        self._restored_late = False  # until a strategy says that it reads checkpoints after it has built optimizers
         self._scoring = False
         self._epoch_begins = True  # until the first batch of an epoch
         self._idle = True  # until the first batch or validation of this process
@@ -182,12 +185,16 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             pl_module: The trained dense module; it stays as it is.
             recalibrate: Batches of training data on which BatchNorm statistics are re-estimated for the slim network.
 
+        Of a sharded module all ranks must ask for it together; its parameters are gathered one by one.
+
         Raises:
             ValueError: If the mask is not drawn yet, or the split has no slim network.
         """
         if self.mask is None:
             raise ValueError("Expected the mask to be drawn, but no training has begun yet. Call `trainer.fit` first.")
-        slim: LightningModule = extract_slim(pl_module, self.mask)
+        settle(pl_module)
+        slim: LightningModule = extract_slim(pl_module, self.mask, verify=False)
+        prove(slim, pl_module, self.mask)
         if recalibrate is not None:
             recalibrate_norm(slim, recalibrate)
         return slim
@@ -201,6 +208,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             return
         settings = self._settings
         check_trainer(trainer, pl_module, self.score_fit)
+        check_sharding(trainer, settings.split, settings.reset, self.score_fit)
+        self._restored_late = trainer.strategy.restore_checkpoint_after_setup
         if trainer.fast_dev_run:
             rank_zero_info("KnowledgeEvolution: no generation ends in a `fast_dev_run`, so nothing will be redrawn.")
         # Trainer() without a length has 1000 epochs, one with `max_steps` or `max_time` has -1.
@@ -240,6 +249,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             # As Lightning itself hands an example input to a network of any precision, on any device.
             example = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(example))
             run.calls = (call_of_example(pl_module, example, self._settings.target),)
+        run.take_up_mask(pl_module)
         if run.mask is not None:
             return
         run.check(pl_module)
@@ -288,6 +298,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if run.resumed:
             end_epoch_in_full(trainer)
         self._loader_states = []
+        run.take_up_mask(pl_module)
         run.begin(trainer)
 
     # Generations ----------------------------------------------------------------------------------------------------
@@ -436,6 +447,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             self._require_run().load_state_dict(state_dict, seed=self.seed)
             if self._set_data is not None:
                 self._set_data()
+            if self._restored_late:
+                self._require_run().check_horizon()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave module and Trainer without a trace of this callback."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lightning.pytorch.callbacks import Callback as LightningCallback
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from pytorch_lightning.callbacks import Callback as PytorchLightningCallback
+
+if TYPE_CHECKING:
+    from lightning_ke.resets import Reset
+    from lightning_ke.splits import Split
 
 # A Trainer or module of either of Lightning's two namespaces. Neither says all its attributes to a type checker.
 Trainer: TypeAlias = Any
@@ -18,7 +22,6 @@ LightningModule: TypeAlias = Any
 _REFUSED_STRATEGIES = {
     "DeepSpeedStrategy": "keeps its optimizer inside its engine, where no generation can give it a new one",
     "FSDPStrategy": "shards flattened parameters, in which no channel can be told from another",
-    "ModelParallelStrategy": "shards parameters over the ranks, and a redraw sees whole ones only",
 }
 _REFUSED_CALLBACKS = {
     "StochasticWeightAveraging": "rewrites the training's length and schedule, which restart with every generation",
@@ -57,7 +60,8 @@ def check_trainer(trainer: Trainer, pl_module: LightningModule, score_fit: objec
     for name, why in _REFUSED_STRATEGIES.items():
         if name in class_names(trainer.strategy):
             raise ValueError(
-                f"KnowledgeEvolution does not support {name}: it {why}. Use `strategy='ddp'` or one device."
+                f"KnowledgeEvolution does not support {name}: it {why}. Use `ModelParallelStrategy` (FSDP2 and tensor "
+                "parallelism), `strategy='ddp'` or one device."
             )
     for name, why in _REFUSED_CALLBACKS.items():
         if any(name in class_names(callback) for callback in trainer.callbacks):
@@ -81,6 +85,40 @@ def check_trainer(trainer: Trainer, pl_module: LightningModule, score_fit: objec
                     f"{type(callback).__name__} monitors `{monitor}`, which is not there in every epoch with "
                     f"`score_fit={score_fit!r}`. Use `score_fit='epoch'`, or monitor a metric of the dense network."
                 )
+
+
+def check_sharding(trainer: Trainer, split: Split, reset: Reset, score_fit: object) -> None:
+    """Refuse what would need a whole network where each rank holds a part of it.
+
+    Args:
+        trainer: The Trainer.
+        split: The split.
+        reset: The reset.
+        score_fit: The callback's argument of that name.
+
+    Raises:
+        ValueError: Naming what is refused, why, and what to do.
+    """
+    if "ModelParallelStrategy" not in class_names(trainer.strategy):
+        return
+    if split.reads_values:
+        raise ValueError(
+            f"KnowledgeEvolution does not support split {split.name!r} with ModelParallelStrategy: it judges weights "
+            "by their values or gradients, of which each rank holds a part. Use 'kels', 'wels', 'layers' or "
+            "another split that does not look at them, or `strategy='ddp'`."
+        )
+    if reset.keeps_values:
+        raise ValueError(
+            f"KnowledgeEvolution does not support reset {reset.name!r} with ModelParallelStrategy: it keeps values of "
+            "the whole network, of which each rank holds a part. Use `reset='layer'` or another one, or "
+            "`strategy='ddp'`."
+        )
+    if score_fit and not split.structured:
+        raise ValueError(
+            f"Expected `score_fit=False` for split {split.name!r} with ModelParallelStrategy, but got {score_fit!r}: "
+            "its fit hypothesis is as large as the network, which no rank holds whole. Write `score_fit=False`, or use "
+            "split 'kels', whose slim network is scored."
+        )
 
 
 def choose_seed(seed: int | None, trainer: Trainer) -> int:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_buffers, named_parameters
-from lightning_ke.slim import SlimError, refresh, shrink, verify_slim
+from lightning_ke.sharding import has_shards, is_mesh, plain_modules, settle
+from lightning_ke.slim import SlimError, narrowing, proof_fits, refresh, tell_sizes, verify_slim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,24 +102,31 @@ class _FitCopy:
         """There are no gradients."""
 
 
-def private_copy(pl_module: LightningModule) -> Any:
+def private_copy(pl_module: LightningModule, convert: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Any:
     """Deep-copy a LightningModule without the Trainer, loggers, loaders and optimizers that it refers to.
 
     Args:
         pl_module: The module; its copy shares the Trainer and has its own weights, buffers and metric objects.
+        convert: Makes the copy of a parameter or buffer; None copies it as it is.
     """
     shared: dict[int, Any] = {}
     for module in pl_module.modules():
         for value in module.__dict__.values():
             if isinstance(value, torch.Tensor) and not value.is_leaf:  # a loss that was kept, with its graph
                 shared[id(value)] = value.detach().clone()
+            elif is_mesh(value):
+                shared[id(value)] = value
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if convert is not None and tensor is not None and id(tensor) not in shared:
+                shared[id(tensor)] = convert(tensor)
     trainer = pl_module._trainer
     if trainer is not None:
         for item in (trainer, trainer.strategy, trainer.datamodule, *trainer.loggers, *trainer.callbacks):
             if item is not None:
                 shared[id(item)] = item
     try:
-        twin = copy.deepcopy(pl_module, shared)
+        with plain_modules(pl_module):
+            twin = copy.deepcopy(pl_module, shared)
     except Exception as error:
         raise ValueError(
             f"Expected {type(pl_module).__name__} to be copyable, so that its fit hypothesis can be scored, but "
@@ -152,14 +161,18 @@ class FitScorer:
         self.recent: deque[Any] = deque(maxlen=RECALIBRATION_BATCHES)
         self.reason: str | None = None
         self.slim = mask.structure is not None
-        self._copy = private_copy(pl_module)
+        settle(pl_module)
         if mask.structure is not None:
             try:
-                shrink(self._copy, mask.structure)
-                verify_slim(self._copy, pl_module, mask)
+                self._copy = private_copy(pl_module, narrowing(pl_module, mask.structure))
+                tell_sizes(self._copy, mask.structure)
+                prove(self._copy, pl_module, mask)
             except SlimError as error:
+                if has_shards(pl_module):  # a masked network would be as large as the one that no rank holds whole
+                    raise
                 self.slim, self.reason = False, str(error)
-                self._copy = private_copy(pl_module)
+        if not self.slim:
+            self._copy = private_copy(pl_module)
         self._plain = _plain_attributes(pl_module)
         _redirect(self._copy, self._log)
         self._route: tuple[LightningModule, str] | None = None
@@ -171,6 +184,7 @@ class FitScorer:
             pl_module: The dense LightningModule.
         """
         self._copy.eval()
+        settle(pl_module)
         if self.slim:
             assert self._mask.structure is not None
             refresh(self._copy, pl_module, self._mask.structure)
@@ -247,6 +261,27 @@ class FitScorer:
             # Lightning would look a metric object up among the attributes of the dense module.
             kwargs.setdefault("metric_attribute", f"{FIT_PREFIX}{name}")
         self._route[0].log(f"{FIT_PREFIX}{name}", value, *args, **kwargs)
+
+
+def prove(slim: nn.Module, model: nn.Module, mask: Mask) -> None:
+    """Prove a slim network, or say that this takes more memory than a rank of a sharded network should be asked for.
+
+    Args:
+        slim: The slim network.
+        model: The dense network.
+        mask: The mask of a structured split.
+
+    Raises:
+        SlimError: If the proof fails.
+    """
+    if proof_fits(model):
+        verify_slim(slim, model, mask)
+    else:
+        rank_zero_warn(
+            "KnowledgeEvolution: the slim network of this sharded network is used without proof, for which every rank "
+            "would have to hold the whole network in double precision. Prove it once in one process: "
+            "`extract_slim(model, mask)`."
+        )
 
 
 def _redirect(pl_module: Any, log: Callable[..., None]) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ke.extras import import_extra
-from lightning_ke.masks import Mask
+from lightning_ke.masks import Entry, Mask
+from lightning_ke.sharding import gather, own_part, region_of
 from lightning_ke.units import units
 
 if TYPE_CHECKING:
@@ -173,19 +174,20 @@ def weight_magnitudes(model: nn.Module, mask: Mask) -> dict[str, dict[str, float
     for unit in units(model):
         for local, weight in unit.weights.items():
             name = unit.canonical(local)
-            found[name] = _mean_sizes(weight.detach().abs(), mask[name])
+            found[name] = _mean_sizes(weight.detach().abs(), mask.entry(name))
     return found
 
 
-def _mean_sizes(sizes: Tensor, member: Tensor) -> dict[str, float]:
-    fit = int(member.sum())
-    counts = {"fit": fit, "reset": member.numel() - fit}
-    member = member.to(sizes.device)
-    total = {
-        side: float(sizes.masked_fill(~member if side == "fit" else member, 0).sum(dtype=torch.float64))
-        for side, count in counts.items()
-        if count
-    }
+def _mean_sizes(sizes: Tensor, entry: Entry) -> dict[str, float]:
+    counts = {"fit": entry.count(), "reset": sizes.numel() - entry.count()}
+    region = region_of(sizes)
+    member = (entry.tensor() if region is None else entry.part(region)).to(own_part(sizes).device)
+    total = {}
+    for side, count in counts.items():
+        if count:
+            one = sizes.clone()
+            own_part(one).masked_fill_(~member if side == "fit" else member, 0)
+            total[side] = float(gather(one.sum(dtype=torch.float64)))
     return {side: value / counts[side] for side, value in total.items()}
 
 

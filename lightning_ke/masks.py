@@ -6,8 +6,9 @@ weights (WELS), kept channel positions where it chooses channels (KELS), nothing
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_ke.sharding import Region, region_of
 from lightning_ke.structure import Structure
 
 
@@ -35,6 +37,10 @@ class Whole:
         """`tensor` in pieces of `step` rows along its first dimension (a scalar has one row)."""
         for start, stop in _row_ranges(self.shape, step):
             yield torch.full((stop - start, *self.shape[1:]), self.fit, dtype=torch.bool, device="cpu")
+
+    def part(self, region: Region) -> Tensor:
+        """What `tensor` holds in a region."""
+        return torch.full([piece.stop - piece.start for piece in region], self.fit, dtype=torch.bool, device="cpu")
 
     def count(self) -> int:
         """Number of fit entries."""
@@ -64,11 +70,23 @@ class Bits:
 
     def blocks(self, step: int) -> Iterator[Tensor]:
         """`tensor` in pieces of `step` rows along its first dimension (a scalar has one row)."""
-        row = math.prod(self.shape[1:])
         for start, stop in _row_ranges(self.shape, step):
-            first, last = start * row, stop * row
-            bits = _unpack(self.packed[first // 8 : -(-last // 8)])
-            yield bits[first % 8 :][: last - first].view(stop - start, *self.shape[1:])
+            yield self._rows(start, stop)
+
+    def _rows(self, start: int, stop: int) -> Tensor:
+        row = math.prod(self.shape[1:])
+        first, last = start * row, stop * row
+        bits = _unpack(self.packed[first // 8 : -(-last // 8)])
+        return bits[first % 8 :][: last - first].view(stop - start, *self.shape[1:])
+
+    def part(self, region: Region) -> Tensor:
+        """What `tensor` holds in a region."""
+        rows = self._rows(region[0].start, region[0].stop)
+        return rows[(slice(None), *region[1:])]
+
+    def digest(self) -> str:
+        """A short name of these very bits."""
+        return hashlib.blake2b(self.packed.numpy().tobytes(), digest_size=16).hexdigest()
 
     def count(self) -> int:
         """Number of fit entries."""
@@ -90,30 +108,93 @@ class Channels:
 
     def tensor(self) -> Tensor:
         """Bool tensor of `shape`."""
-        return next(self.blocks(step=max(self.shape)))
+        return self.part(tuple(slice(0, size) for size in self.shape))
 
     def blocks(self, step: int) -> Iterator[Tensor]:
         """`tensor` in pieces of `step` rows along its first dimension."""
+        members = self._members()
+        row = _outer(members[1:])
+        for start, stop in _row_ranges(self.shape, step):
+            block = members[0][start:stop].unsqueeze(1) & row
+            yield block.view(torch.bool).view(stop - start, *self.shape[1:])
+
+    def part(self, region: Region) -> Tensor:
+        """What `tensor` holds in a region; no more than that is ever unpacked."""
+        members = [member[piece] for member, piece in zip(self._members(), region, strict=True)]
+        return _outer(members).view(torch.bool).view([len(member) for member in members])
+
+    def _members(self) -> list[Tensor]:
+        """For each dimension which positions are kept."""
         # As bytes: a CPU combines those twenty times as fast as bools.
-        members = [
+        return [
             (torch.ones(size, dtype=torch.bool, device="cpu") if axis < 0 else self.structure.axes[axis].member).view(
                 torch.uint8
             )
             for size, axis in zip(self.shape, self.structure.cuts[self.name].axes, strict=True)
         ]
-        row = torch.ones(1, dtype=torch.uint8, device="cpu")
-        for member in members[1:]:
-            row = (row.unsqueeze(1) & member).flatten()
-        for start, stop in _row_ranges(self.shape, step):
-            block = members[0][start:stop].unsqueeze(1) & row
-            yield block.view(torch.bool).view(stop - start, *self.shape[1:])
 
     def count(self) -> int:
         """Number of fit entries."""
         return self.structure.count(self.name)
 
 
-Entry = Whole | Bits | Channels
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """A parameter of which each rank holds a part, and the bits of that part only.
+
+    Args:
+        shape: Shape of the whole parameter.
+        region: Where this rank's part lies.
+        bits: The packed mask of that part.
+        ones: Number of fit entries of the whole parameter.
+        digest: Name of the whole parameter's bits.
+        draw: Draws the whole parameter's mask, the same at every call and on every rank.
+    """
+
+    shape: tuple[int, ...]
+    region: Region
+    bits: Bits
+    ones: int
+    digest: str
+    draw: Callable[[], Tensor]
+
+    def tensor(self) -> Tensor:
+        """Bool tensor of `shape`, drawn again."""
+        return self.draw()
+
+    def blocks(self, step: int) -> Iterator[Tensor]:
+        """`tensor`, drawn again, in pieces of `step` rows along its first dimension."""
+        yield from torch.split(self.tensor(), step)
+
+    def part(self, region: Region) -> Tensor:
+        """What `tensor` holds in a region; nothing is drawn for this rank's own."""
+        return self.bits.tensor() if region == self.region else self.tensor()[region]
+
+    def count(self) -> int:
+        """Number of fit entries of the whole parameter."""
+        return self.ones
+
+
+Entry = Whole | Bits | Channels | Shard
+
+
+def pack_drawn(parameter: Tensor, draw: Callable[[], Tensor]) -> Bits | Shard:
+    """Pack a mask that can be drawn again at any time: of a sharded parameter this rank's part only.
+
+    Args:
+        parameter: The parameter, plain or a DTensor.
+        draw: Draws its mask, a bool tensor of its shape, the same at every call and on every rank.
+
+    Example:
+        >>> pack_drawn(torch.zeros(2), lambda: torch.tensor([True, False])).tensor()
+        tensor([ True, False])
+    """
+    region = region_of(parameter)
+    member = draw()
+    whole = Bits.pack(member)
+    if region is None:
+        return whole
+    return Shard(whole.shape, region, Bits.pack(member[region]), whole.count(), whole.digest(), draw)
 
 
 class Mask(Mapping[str, Tensor]):
@@ -224,7 +305,8 @@ class Mask(Mapping[str, Tensor]):
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the packed mask holds."""
-        packed = sum(entry.packed.nbytes for entry in self._entries.values() if isinstance(entry, Bits))
+        bits = (entry.bits if isinstance(entry, Shard) else entry for entry in self._entries.values())
+        packed = sum(entry.packed.nbytes for entry in bits if isinstance(entry, Bits))
         axes = self.structure.axes if self.structure is not None else ()
         return packed + sum(axis.kept.nbytes for axis in axes)
 
@@ -272,7 +354,11 @@ class Mask(Mapping[str, Tensor]):
         return f"Mask({len(self)} parameters, {self.fit_share:.1%} fit, {self.nbytes:,} bytes)"
 
     def state_dict(self) -> dict[str, Any]:
-        """The packed mask in plain, weights-only types (what a checkpoint holds)."""
+        """The packed mask in plain, weights-only types (what a checkpoint holds).
+
+        Of a parameter that is spread over ranks only a digest of its bits is written: no rank holds all of them, and
+        whoever has the seed draws them again.
+        """
         entries: dict[str, Any] = {}
         for name, entry in self._entries.items():
             state: dict[str, Any] = {"shape": list(entry.shape)}
@@ -280,9 +366,19 @@ class Mask(Mapping[str, Tensor]):
                 state["fit"] = entry.fit
             elif isinstance(entry, Bits):
                 state["packed"] = entry.packed
+            elif isinstance(entry, Shard):
+                state["digest"] = entry.digest
             entries[name] = state
         structure = None if self.structure is None else self.structure.state_dict()
         return {"version": 1, "entries": entries, "structure": structure}
+
+    def digests(self) -> dict[str, str]:
+        """Names of the bits of every parameter whose entries are chosen one by one: equal masks have equal ones."""
+        return {
+            name: entry.digest if isinstance(entry, Shard) else entry.digest()
+            for name, entry in self._entries.items()
+            if isinstance(entry, (Bits, Shard))
+        }
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Mask:
@@ -292,7 +388,8 @@ class Mask(Mapping[str, Tensor]):
             state: What `state_dict` returned.
 
         Raises:
-            ValueError: If the state was written by a version of this package that stores masks in another way.
+            ValueError: If the state was written by a version of this package that stores masks in another way, or by a
+                run with sharded parameters, which leaves no bits.
         """
         if state.get("version") != 1:
             raise ValueError(
@@ -300,6 +397,12 @@ class Mask(Mapping[str, Tensor]):
                 "Read it with the version of lightning_ke that wrote it."
             )
         structure = None if state["structure"] is None else Structure.from_state_dict(state["structure"])
+        if is_digest(state):
+            raise ValueError(
+                "Expected a mask with its bits, but a run with sharded parameters wrote this one, and such a run keeps "
+                "what is needed to draw it again. Draw it by `draw_mask` with the run's split, rate and seed, or "
+                "resume the run."
+            )
         entries: dict[str, Entry] = {}
         for name, packed in state["entries"].items():
             shape = tuple(packed["shape"])
@@ -357,6 +460,23 @@ def load_mask(path: str | Path) -> Mask:
         f"Expected {str(path)!r} to hold a mask, but it holds none. "
         "A checkpoint holds one once a Trainer with the KnowledgeEvolution callback has drawn it."
     )
+
+
+def is_digest(state: Mapping[str, Any]) -> bool:
+    """Return whether the state of a mask holds digests in place of bits.
+
+    Args:
+        state: What `Mask.state_dict` returned.
+    """
+    return any("digest" in entry for entry in state["entries"].values())
+
+
+def _outer(members: Sequence[Tensor]) -> Tensor:
+    """Flat bytes that say of every position along some dimensions whether it is kept along all of them."""
+    product = torch.ones(1, dtype=torch.uint8, device="cpu")
+    for member in members:
+        product = (product.unsqueeze(1) & member).flatten()
+    return product
 
 
 def _row_ranges(shape: tuple[int, ...], step: int) -> Iterator[tuple[int, int]]:

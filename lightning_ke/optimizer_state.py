@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_ke.sharding import gather, own_part, region_of
+
 #: Where a parameter was redrawn: a bool tensor of its shape, or a function that makes it when it is needed.
 Redrawn = Tensor | Callable[[], Tensor]
 
@@ -80,7 +82,7 @@ def carry_state(
             state = dict(old.state[parameter])
             if mode == "clear" and parameter in redrawn:
                 where = redrawn[parameter]
-                member = (where if isinstance(where, Tensor) else where()).to(parameter.device)
+                member = where if isinstance(where, Tensor) else where()
                 if bool(member.all()):
                     continue
                 _clear(state, parameter, member, float(group["lr"]))
@@ -145,17 +147,20 @@ def _holds_more_than_a_number(value: Any) -> bool:
 @torch.no_grad()
 def _clear(state: dict[str, Any], parameter: Tensor, member: Tensor, lr: float) -> None:
     """Let the redrawn entries (`member`, not all) of one parameter's state start over, in place."""
+    fit, region = int((~member).sum()), region_of(parameter)
+    member = (member if region is None else member[region]).to(own_part(parameter).device)
     for key, value in state.items():
         if not isinstance(value, Tensor):
             continue
         if key in _SIGNED:
-            value.masked_fill_(member, 0)
+            own_part(value).masked_fill_(member, 0)
         elif key in _SCALES:
-            fit = (~member).sum()
             # Summed with the redrawn entries as zeros: an index would copy the fit entries and their positions.
-            mean = value.masked_fill_(member, 0).sum(dtype=torch.float64) / fit
-            value.masked_fill_(member, float(mean))
+            own_part(value).masked_fill_(member, 0)
+            mean = float(gather(value.sum(dtype=torch.float64))) / fit
+            own_part(value).masked_fill_(member, mean)
         elif key == "step_size":
-            value.masked_fill_(member, lr)
+            own_part(value).masked_fill_(member, lr)
         elif key == "ax":
-            value.copy_(torch.where(member, parameter.to(value.dtype), value))
+            own, held = own_part(value), own_part(parameter)
+            own.copy_(torch.where(member, held.to(own.dtype), own))

@@ -15,6 +15,7 @@ from lightning_ke.keyed_rng import forked_rng
 from lightning_ke.masks import Channels, Entry, Mask
 from lightning_ke.naming import join_name, named_parameters, nearest_names
 from lightning_ke.resets import Reset, get_reset
+from lightning_ke.sharding import own_part, region_of
 from lightning_ke.units import StandIn, Unit, own_reset, units
 
 # Entries that are written at once: large enough for full speed, small enough for the processor's cache.
@@ -68,6 +69,7 @@ def redraw(
     Entries that the mask keeps do not change by a bit. Fresh values depend on (seed, generation, canonical module name)
     alone: not on device, precision, wrappers or the order of modules, and they take nothing from the global random
     streams. They are drawn on the CPU in float32, one module at a time. Frozen and bare parameters are never redrawn.
+    Of a DTensor each rank writes its own part, without a word to the others.
 
     Args:
         model: The network, wrapped or not.
@@ -312,15 +314,25 @@ def _is_drawn(fresh: Tensor, entry: Entry) -> bool:
 
 def _write(tensor: Tensor, entry: Entry, fresh: Tensor) -> None:
     """Copy the entries that are not kept. In rows, so that mask and converted values never take a tensor's size."""
+    region = region_of(tensor)
+    if region is not None:
+        _blend(own_part(tensor), fresh[region], entry.part(region))
+        return
     if entry.count() == 0:
         tensor.copy_(fresh)
         return
     tensor, fresh = (tensor, fresh) if tensor.ndim else (tensor.view(1), fresh.view(1))
-    integers, step = _INTEGERS[tensor.element_size()], _rows_at_once(entry)
+    step = _rows_at_once(entry)
     for old, new, kept in zip(torch.split(tensor, step), torch.split(fresh, step), entry.blocks(step), strict=True):
-        redrawn = ~kept.to(tensor.device).to(integers).neg_()  # all bits set where redrawn, else none
-        bits = old.view(integers)
-        bits ^= redrawn.bitwise_and_(new.to(old).view(integers) ^ bits)
+        _blend(old, new, kept)
+
+
+def _blend(old: Tensor, new: Tensor, kept: Tensor) -> None:
+    """Copy the entries that are not kept, bit by bit."""
+    integers = _INTEGERS[old.element_size()]
+    redrawn = ~kept.to(old.device).to(integers).neg_()  # all bits set where redrawn, else none
+    bits = old.view(integers)
+    bits ^= redrawn.bitwise_and_(new.to(old).view(integers) ^ bits)
 
 
 def _rows_at_once(entry: Entry) -> int:

@@ -17,7 +17,7 @@ from lightning_ke.gathering import ScoreGatherer
 from lightning_ke.generations import Clock, Plan
 from lightning_ke.history import weight_magnitudes
 from lightning_ke.keyed_rng import keyed_generator
-from lightning_ke.masks import Mask
+from lightning_ke.masks import Mask, is_digest
 from lightning_ke.naming import named_parameters
 from lightning_ke.phases import Phase, PhaseRunner, Scene
 from lightning_ke.redrawing import redraw, redrawable
@@ -26,6 +26,7 @@ from lightning_ke.resets import Reset
 from lightning_ke.restart import restart_optimizers, too_long_horizons
 from lightning_ke.rng import capture_rng, restore_rng
 from lightning_ke.schedule import GenerationSchedule
+from lightning_ke.sharding import has_shards, settle
 from lightning_ke.splits import Call, Split, SplitContext, check_splittable, draw_checked
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class EvolutionRun:
         self._rng: list[dict[str, Any]] = []
         self._rng_of_validation: dict[str, Any] | None = None  # at the beginning of the one in progress
         self._repeats_validation = False
+        self._digests: dict[str, str] | None = None
 
     # The mask -------------------------------------------------------------------------------------------------------
 
@@ -113,6 +115,7 @@ class EvolutionRun:
         Raises:
             ValueError: If there would be nothing to redraw.
         """
+        settle(pl_module)
         context = self._context(pl_module)
         mask = draw_checked(self.settings.split, context)
         survivors = self.settings.split.survivors(mask, context)
@@ -133,6 +136,29 @@ class EvolutionRun:
         self.phases.remember(pl_module)
         self.mask = mask
         rank_zero_info(f"KnowledgeEvolution: {self.settings.split!r}, {mask.fit_share:.1%} of the weights are fit.")
+
+    def take_up_mask(self, pl_module: LightningModule) -> None:
+        """Draw the checkpoint's mask again where no rank can hold, or has saved, all bits of it; prove that it is it.
+
+        Args:
+            pl_module: The module, its weights in their places.
+
+        Raises:
+            ValueError: If another mask is drawn.
+        """
+        if self.resumed and self._digests is None and self.mask is not None and has_shards(pl_module):
+            self._digests = self.mask.digests() or None  # each rank of a sharded network keeps its own part of the bits
+        if self._digests is None:
+            return
+        settle(pl_module)
+        split = self.settings.split
+        mask = draw_checked(split, self._context(pl_module, int(min(self.clock.generation, split.last_draw))))
+        if mask.digests() != self._digests:
+            raise ValueError(
+                f"Expected split {split.name!r} to draw the checkpoint's mask again from its seed, but it draws "
+                "another one. Resume with the versions of torch and lightning_ke that wrote the checkpoint."
+            )
+        self.mask, self._digests = mask, None
 
     @property
     def horizon(self) -> int:
@@ -231,6 +257,7 @@ class EvolutionRun:
 
     def _open_generation(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.mask is not None
+        settle(pl_module)
         settings, clock = self.settings, self.clock
         generation = clock.closed + 1
         self.phases.end_generation(self._scene(trainer, pl_module))
@@ -357,6 +384,7 @@ class EvolutionRun:
             ended: Why the generation ended.
         """
         assert self.mask is not None
+        settle(pl_module)
         clock, rates = self.clock, self._rates
         record = {
             "generation": clock.generation,
@@ -452,7 +480,12 @@ class EvolutionRun:
                 )
         self.seed = state["seed"]
         self.clock = Clock.from_state_dict(state["clock"])
-        self.mask = None if state["mask"] is None else Mask.from_state_dict(state["mask"])
+        self.mask = self._digests = None
+        if state["mask"] is not None and is_digest(state["mask"]):
+            entries = state["mask"]["entries"].items()
+            self._digests = {name: entry["digest"] for name, entry in entries if "digest" in entry}
+        elif state["mask"] is not None:
+            self.mask = Mask.from_state_dict(state["mask"])
         self.history = [dict(record) for record in state["history"]]
         self.policy.load_state_dict(state["policy"])
         self.phases.load_state_dict(state["phases"])
@@ -462,7 +495,28 @@ class EvolutionRun:
         self._scores, self._rates = dict(state["scores"]), list(state["rates"])
         self._rng, self.resumed = list(state["rng"]), True
         self._repeats_validation = bool(state.get("validating"))
+        if self._rng and len(self._rng) != self._world_size:
+            rank_zero_info(
+                f"KnowledgeEvolution: the checkpoint is of {len(self._rng)} processes, this one of {self._world_size}: "
+                "weights, optimizer, schedule, mask, history and the values of later redraws are those of an "
+                "uninterrupted run; the order of the data, augmentation and dropout are not."
+            )
         self.restore_rng()
+
+    def check_horizon(self) -> None:
+        """Refuse schedules that were built before the checkpoint said how long the generation in progress is.
+
+        Raises:
+            ValueError: If they were built for a generation of another length.
+        """
+        first, now = self.policy.horizon(1), self.horizon
+        if self.settings.lr_schedule == "restart" and first != now:
+            raise ValueError(
+                f"Expected generations of one length to resume with ModelParallelStrategy, but the first has {first} "
+                f"epochs and generation {self.clock.generation} has {now}: Lightning builds a sharded network's "
+                "schedules before it reads the checkpoint. Use `lr_schedule='continue'`, or resume with "
+                "`strategy='ddp'`."
+            )
 
     def _identity(self) -> dict[str, Any]:
         """What must not change within a run."""

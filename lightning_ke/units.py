@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_ke.naming import join_name, named_modules
+from lightning_ke.sharding import gather
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -115,8 +116,8 @@ class StandIn:
         Returns:
             A new tensor on the CPU, in double precision if the parameter is, else in float32.
         """
-        values = next(p for local, p in self.unit.parameters.items() if self.unit.canonical(local) == name).detach()
-        return values.to("cpu", torch.promote_types(values.dtype, torch.float32), copy=True)
+        values = next(p for local, p in self.unit.parameters.items() if self.unit.canonical(local) == name)
+        return gather(values).detach().to("cpu", torch.promote_types(values.dtype, torch.float32), copy=True)
 
     def replace(self, name: str, values: Tensor) -> None:
         """Put a tensor of another precision in a parameter's place.

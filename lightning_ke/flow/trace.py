@@ -19,6 +19,7 @@ from lightning_ke.flow.running import running_modules
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.tracer import Tracer
 from lightning_ke.flow.variables import Variables
+from lightning_ke.sharding import has_shards
 
 if TYPE_CHECKING:
     from lightning_ke.splits.base import Call
@@ -74,6 +75,11 @@ def trace(model: nn.Module, calls: Sequence[Call], target: str | None = None) ->
     except Exception as error:
         logger.info("Following channels with data, because the network does not run without (%s).", error)
         failed = error
+    if has_shards(model):
+        raise FlowError(
+            "Expected the sharded network to run without data, because no rank holds its weights whole, but that "
+            f"failed ({failed}). Draw the mask in one process by `draw_mask` and give it as `FixedMask`."
+        )
     try:
         return _trace(model, calls, target, with_data)
     except FlowError:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_ke.masks import Bits, Channels, Entry, Mask, Whole
 from lightning_ke.resets.base import Reset
+from lightning_ke.sharding import gather
 from lightning_ke.units import StandIn, units
 
 
@@ -47,7 +48,7 @@ class Initial(Reset):
         """
         self._moments = {}
         for name, parameter, _ in _redrawable(model, mask):
-            deviation, mean = torch.std_mean(parameter.detach().float(), correction=0)
+            deviation, mean = torch.std_mean(gather(parameter).detach().float(), correction=0)
             self._moments[name] = [float(mean), float(deviation)]
 
     def draw(self, stand_in: StandIn) -> None:
@@ -96,6 +97,7 @@ class Rewind(Reset):
 
     name: ClassVar[str] = "rewind"
     description: ClassVar[str] = "the very first values"
+    keeps_values: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._values: dict[str, Tensor] = {}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.weight_norm import WeightNorm
 
 from lightning_ke import naming
+from lightning_ke.sharding import gather, own_part
 from lightning_ke.structure import Structure
 
 
@@ -39,6 +40,37 @@ def shrink(network: nn.Module, structure: Structure) -> None:
         if name in structure.cuts or name in structure.scales:
             tensor.data = kept_values(structure, name, tensor)
             tensor.grad = None
+    tell_sizes(network, structure)
+
+
+def narrowing(model: nn.Module, structure: Structure) -> Callable[[Tensor], Tensor]:
+    """Return what copies a network's tensors for its slim network: their kept values alone.
+
+    A sharded parameter is gathered while it is copied, and no two of them at a time.
+
+    Args:
+        model: The dense network.
+        structure: What is kept of each tensor.
+    """
+    names = {id(tensor): name for name, tensor in _tensors(model)}
+
+    def convert(tensor: Tensor) -> Tensor:
+        name = names.get(id(tensor))
+        kept = tensor.detach() if name is None else kept_values(structure, name, tensor)
+        if kept.untyped_storage().data_ptr() == own_part(tensor).untyped_storage().data_ptr():
+            kept = kept.clone()
+        return nn.Parameter(kept, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
+
+    return convert
+
+
+def tell_sizes(network: nn.Module, structure: Structure) -> None:
+    """Make the attributes of a network whose tensors are cut tell the truth.
+
+    Args:
+        network: A network whose tensors hold their kept values alone.
+        structure: What is kept of each tensor.
+    """
     for name, module in naming.named_modules(network):
         for attribute, value in structure.attributes.get(name, {}).items():
             own = getattr(module, attribute, None)
@@ -66,7 +98,7 @@ def kept_values(structure: Structure, name: str, tensor: Tensor) -> Tensor:
     Args:
         structure: What is kept.
         name: Canonical name of the tensor.
-        tensor: The dense tensor.
+        tensor: The dense tensor; a sharded one is gathered, which all ranks must do together.
 
     Raises:
         ValueError: If the structure was decided for a tensor of another shape.
@@ -77,7 +109,7 @@ def kept_values(structure: Structure, name: str, tensor: Tensor) -> Tensor:
             f"Expected `{name}` to have the shape {cut.shape} for which its kept channels were decided, but got "
             f"{tuple(tensor.shape)}. Use the mask that was drawn for this network."
         )
-    kept = structure.narrow(name, tensor.detach())
+    kept = structure.narrow(name, gather(tensor).detach())
     if name in structure.scales:
         dim, factors = structure.scales[name]
         kept = kept * factors.to(kept).view([-1 if at == dim else 1 for at in range(kept.dim())])

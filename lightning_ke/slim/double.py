@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ke.flow.mode import OperationMode
+from lightning_ke.sharding import is_sharded
 
 _LOWER = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
@@ -20,7 +21,11 @@ def in_double(tensor: Tensor) -> Tensor:
     Args:
         tensor: A parameter, buffer or input.
     """
-    copied = tensor.detach().to("cpu", torch.float64 if tensor.is_floating_point() else tensor.dtype, copy=True)
+    dtype = torch.float64 if tensor.is_floating_point() else tensor.dtype
+    # The proof gives every parameter values of its own; those of a sharded one need not be gathered.
+    copied = (
+        torch.zeros(tensor.shape, dtype=dtype) if is_sharded(tensor) else tensor.detach().to("cpu", dtype, copy=True)
+    )
     return nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
 
 

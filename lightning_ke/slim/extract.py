@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_ke.flow.copies import private_copy
-from lightning_ke.slim.cut import shrink
+from lightning_ke.slim.cut import narrowing, tell_sizes
 from lightning_ke.slim.proof import verify_slim
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ def extract_slim(model: nn.Module, mask: Mask, example_input: Any = None, verify
         >>> extract_slim(network, mask)[0]
         Conv2d(3, 5, kernel_size=(3, 3), stride=(1, 1))
     """
-    slim = private_copy(model, _own)
-    shrink(slim, structure_of(mask))
+    structure = structure_of(mask)
+    slim = private_copy(model, narrowing(model, structure))
+    tell_sizes(slim, structure)
     if verify:
         verify_slim(slim, model, mask, example_input)
     return slim
@@ -65,8 +66,3 @@ def structure_of(mask: Mask) -> Structure:
             "hypothesis is no smaller network. Draw the mask with a structured split."
         )
     return mask.structure
-
-
-def _own(tensor: Tensor) -> Tensor:
-    copied = tensor.detach().clone()
-    return nn.Parameter(copied, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied

@@ -19,6 +19,7 @@ from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, tensors_in
 from lightning_ke.flow.running import entering, watching
 from lightning_ke.flow.trace import run_calls
+from lightning_ke.sharding import has_shards
 from lightning_ke.slim.cut import kept_values, refresh
 from lightning_ke.slim.double import Double, double_by_default, in_double
 from lightning_ke.slim.reference import Reference, without_reset_hypothesis
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Largest difference between the two networks, relative to the largest output; both compute in double precision.
 TOLERANCE = 1e-9
+
+#: A sharded network is proved if its copy in double precision, which every rank holds for it, takes at most this.
+PROOF_BYTES = 2**30
 
 
 class SlimError(RuntimeError):
@@ -68,6 +72,20 @@ def verify_slim(slim: nn.Module, model: nn.Module, mask: Mask, example_input: An
                 "that channel flow does not know. Keep that module out by `target`, or use a split without a slim "
                 "network such as `wels`."
             )
+
+
+def proof_fits(model: nn.Module) -> bool:
+    """Return whether a network can be proved here: a rank that holds a part of a large network cannot hold all of it.
+
+    Args:
+        model: The dense network.
+
+    Example:
+        >>> proof_fits(nn.Linear(2, 2))
+        True
+    """
+    size = 8 * sum(parameter.numel() for _, parameter in naming.named_parameters(model))
+    return not has_shards(model) or size <= PROOF_BYTES
 
 
 def calls_of(structure: Structure, example_input: Any) -> list[Call]:

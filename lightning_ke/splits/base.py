@@ -85,6 +85,8 @@ class Split(ABC):
     #: The last generation for which a new mask is drawn: 1 draws it once, before training; 2 once more, from weights
     #: that the first generation has trained (so the first mask is provisional); `math.inf` for every generation.
     last_draw: float = 1
+    #: True if drawing looks at values of weights or gradients, of which each rank of a sharded network holds a part.
+    reads_values: bool = False
     #: True if a redraw may leave alone what another generation's redraws, although the mask stays.
     survivors_vary: bool = False
 

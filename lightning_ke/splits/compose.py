@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lightning_ke.masks import Bits, Entry, Mask, Whole
+from torch import Tensor
+
+from lightning_ke.masks import Entry, Mask, Whole, pack_drawn
+from lightning_ke.naming import named_parameters
 from lightning_ke.splits.base import Split, SplitContext, StepScore
 
 
@@ -64,6 +67,7 @@ class Compose(Split):
         # A frozen dataclass is filled in this way.
         object.__setattr__(self, "structured", self.fit.structured)
         object.__setattr__(self, "needs_calls", self.fit.needs_calls or self.redraw.needs_calls)
+        object.__setattr__(self, "reads_values", self.fit.reads_values or self.redraw.reads_values)
         object.__setattr__(self, "last_draw", self.fit.last_draw)
         varies = self.fit.survivors_vary or self.redraw.survivors_vary or self.redraw.last_draw > 1
         object.__setattr__(self, "survivors_vary", varies)
@@ -90,16 +94,18 @@ class Compose(Split):
         """
         kept = self.fit.survivors(mask, context)
         also = self.redraw.survivors(self.redraw.draw(context), context)
-        return Mask({name: _both(kept.entry(name), also.entry(name)) for name in kept}, kept.structure)
+        parameters = dict(named_parameters(context.model))
+        entries = {name: _both(parameters[name], kept.entry(name), also.entry(name)) for name in kept}
+        return Mask(entries, kept.structure)
 
     def identity(self) -> dict[str, Any]:
         """The name of the split, and both of its parts."""
         return {"split": self.name, "fit": self.fit.identity(), "redraw": self.redraw.identity()}
 
 
-def _both(one: Entry, other: Entry) -> Entry:
+def _both(parameter: Tensor, one: Entry, other: Entry) -> Entry:
     """The packed mask of the entries that are kept by both."""
     for first, second in ((one, other), (other, one)):
         if isinstance(first, Whole):
             return second if first.fit else first
-    return Bits.pack(one.tensor() & other.tensor())
+    return pack_drawn(parameter, lambda: one.tensor() & other.tensor())

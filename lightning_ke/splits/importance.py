@@ -49,6 +49,7 @@ class Importance(ChannelSplit):
 
     name: ClassVar[str] = "importance"
     last_draw = 2
+    reads_values = True
 
     def importance(self, model: nn.Module) -> Mapping[str, Tensor]:
         """Each entry's share of its tensor's squared weights.

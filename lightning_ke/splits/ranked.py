@@ -36,6 +36,7 @@ class Ranked(Split):
     #: True ranks the entries of all tensors against each other, False those of each tensor.
     across_tensors: ClassVar[bool] = False
     last_draw = math.inf
+    reads_values = True
 
     def __post_init__(self) -> None:
         check_rate(self.rate)

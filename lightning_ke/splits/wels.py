@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_ke.keyed_rng import keyed_generator
-from lightning_ke.masks import Bits, Entry, Mask, Whole
+from lightning_ke.masks import Entry, Mask, Whole, pack_drawn
 from lightning_ke.naming import is_below
 from lightning_ke.splits.base import Split, SplitContext, check_rate
 from lightning_ke.units import units
@@ -60,12 +61,15 @@ class Wels(Split):
             for local, parameter in unit.parameters.items():
                 name, shape = unit.canonical(local), tuple(parameter.shape)
                 if local in weights and parameter.numel() and is_below(name, context.target):
-                    generator = keyed_generator("wels", *self._key(context), name)
-                    kept = math.ceil(self.rate * parameter.numel())
-                    entries[name] = Bits.pack(random_subset(parameter.numel(), kept, generator).view(shape))
+                    draw = partial(self._member, shape, ("wels", *self._key(context), name))
+                    entries[name] = pack_drawn(parameter, draw)
                 else:
                     entries[name] = Whole(shape, fit=True)
         return Mask(entries)
+
+    def _member(self, shape: tuple[int, ...], key: tuple[int | str, ...]) -> Tensor:
+        size = math.prod(shape)
+        return random_subset(size, math.ceil(self.rate * size), keyed_generator(*key)).view(shape)
 
     def _key(self, context: SplitContext) -> tuple[int, ...]:
         return (context.seed,)
