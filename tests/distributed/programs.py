@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import torchmetrics
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -29,8 +31,10 @@ from lightning_ke import KnowledgeEvolution
 from lightning_ke.naming import named_parameters
 from lightning_ke.sharding import gather
 from lightning_ke.slim import refresh
-from tests.callback.modules import CLASSES, data, make_trainer
+from tests.callback.modules import CLASSES, Classifier, data, make_trainer
 
+#: Width of the layers whose memory is measured.
+WIDE = 256
 #: Steps of an epoch of `Plain` and of its sharded sisters: 24 images in global batches of 8.
 STEPS = 3
 
@@ -203,6 +207,7 @@ def train(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train for some generations of one epoch and tell what there is to compare."""
+    said = listen()
     seed_everything(seed)
     module = (Plain if kind in {"single", "ddp"} else Sharded)(dropout=dropout)
     callback = Watched(**{"epochs_per_generation": 1, "seed": 0, **options})
@@ -232,8 +237,40 @@ def train(
         "weights": whole_weights(module),
         "history": [{k: v for k, v in record.items() if k != "seconds"} for record in callback.history],
         "collectives": getattr(callback, "collectives", []),
+        "said": said,
         "slim": None if callback.mask.structure is None else whole_weights(callback.slim_network(module)),
     }
+
+
+class _Ear(logging.Handler):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def listen() -> list[str]:
+    """What Lightning's and our own messages to the user will be."""
+    ear = _Ear()
+    logging.getLogger(rank_zero_info.__module__).addHandler(ear)
+    return ear.messages
+
+
+def train_uneven(folder: Path, size: int, options: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Train, then let Lightning itself validate dense and slim network on images that do not divide by the ranks."""
+    seed_everything(0)
+    module = Classifier()
+    callback = KnowledgeEvolution(**{"epochs_per_generation": 1, "seed": 0, **options})
+    trainer = make_trainer(folder, devices=size, strategy=strategy("ddp", size), max_epochs=2, callbacks=[callback])
+    val = DataLoader(data(count, 1), batch_size=3)
+    trainer.fit(module, DataLoader(data(24), 4, shuffle=True), val)
+    slim, record = callback.slim_network(module), callback.history[-1]
+    validated = [dict(trainer.validate(network, val, verbose=False)[0]) for network in (module, slim)]
+    return {"recorded": [record["dense"], record["fit"]], "validated": validated}
 
 
 def train_noisy(
@@ -263,7 +300,7 @@ class Deep(LightningModule):
 
     def __init__(self, layers: int) -> None:
         super().__init__()
-        self.model = nn.Sequential(*(nn.Linear(512, 512, bias=False) for _ in range(layers)))
+        self.model = nn.Sequential(*(nn.Linear(WIDE, WIDE, bias=False) for _ in range(layers)))
 
 
 def peaks(folder: Path, split: str, layers: int) -> dict[str, int | None]:
@@ -273,7 +310,7 @@ def peaks(folder: Path, split: str, layers: int) -> dict[str, int | None]:
     model = Deep(layers).model
     for layer in model:
         fully_shard(layer, mesh=mesh)
-    x = torch.zeros(1, 512)
+    x = torch.zeros(1, WIDE)
     with PeakMemory() as draw:
         mask = ke.draw_mask(model, split, 0.5, example_input=x)
     with PeakMemory() as again:

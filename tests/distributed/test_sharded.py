@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from tests.callback.modules import same
+from lightning_ke import KnowledgeEvolution
+from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader
 from tests.distributed import programs
 from tests.distributed.world import run_world
 
@@ -58,9 +61,49 @@ def assert_one_network(ranks: list[dict[str, Any]], split: str) -> None:
                 torch.testing.assert_close(values, expected["slim"][name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.compat(
+    "Devices and strategies",
+    "ModelParallelStrategy: FSDP2 (`fully_shard`)",
+    "works",
+    note="masks follow the shards; each rank draws its own part, and scores a slim network that is gathered",
+)
 def test_two_ranks_with_half_the_network_each(tmp_path: Path) -> None:
     ranks = run_world(2, programs.train, tmp_path, "fsdp", 2, options("kels"))
     assert_one_network(ranks, "kels")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        pytest.param(
+            "tp",
+            2,
+            marks=pytest.mark.compat(
+                "Devices and strategies", "ModelParallelStrategy: tensor parallel (`parallelize_module`)", "works"
+            ),
+        ),
+        pytest.param(
+            "both",
+            4,
+            marks=pytest.mark.compat(
+                "Devices and strategies", "ModelParallelStrategy: FSDP2 and tensor parallel together", "works"
+            ),
+        ),
+        pytest.param(
+            "ddp",
+            2,
+            marks=pytest.mark.compat(
+                "Devices and strategies",
+                "DDP",
+                "works",
+                note="mask and redrawn values take no word between the ranks",
+            ),
+        ),
+    ],
+)
+def test_other_ways_of_sharing_the_work(tmp_path: Path, kind: str, size: int) -> None:
+    assert_one_network(run_world(size, programs.train, tmp_path, kind, size, options("kels")), "kels")
 
 
 @pytest.mark.slow
@@ -71,7 +114,7 @@ def test_a_word_between_ranks_would_be_noticed() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["kels", "wels", "random-each-generation", "layers", "last-layer", "everything"])
+@pytest.mark.parametrize("split", ["wels", "random-each-generation", "layers", "last-layer", "everything"])
 @pytest.mark.parametrize(("kind", "size"), [("fsdp", 2), ("fsdp", 4), ("tp", 2), ("both", 4), ("ddp", 2), ("ddp", 4)])
 def test_every_way_of_sharding(tmp_path: Path, kind: str, size: int, split: str) -> None:
     assert_one_network(run_world(size, programs.train, tmp_path, kind, size, options(split)), split)
@@ -87,13 +130,16 @@ def test_a_rank_keeps_its_own_part_of_a_mask_of_weights(tmp_path: Path, size: in
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["kels", "wels", "random-each-generation"])
-@pytest.mark.parametrize(("kind", "size"), [("fsdp", 2), ("fsdp-full", 2), ("fsdp", 4), ("tp", 2), ("both-full", 4)])
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("fsdp", 2), ("fsdp-full", 2), ("fsdp", 4), ("tp", 2), ("both-full", 4), ("ddp", 2), ("ddp", 4)],
+)
 def test_resume_is_bit_identical(tmp_path: Path, kind: str, size: int, split: str) -> None:
     """One checkpoint for all ranks, or a file of each; from the end of the first and of the second generation."""
     whole = run_world(size, programs.train_noisy, tmp_path / "whole", kind, size, options(split))
     for epoch in (0, 1):
         checkpoint = tmp_path / "whole" / f"epoch={epoch}.ckpt"
-        assert checkpoint.is_file() == kind.endswith("full")
+        assert checkpoint.is_file() == (kind == "ddp" or kind.endswith("full"))
         again = run_world(size, programs.train_noisy, tmp_path / "again", kind, size, options(split), checkpoint)
         for one, other in zip(whole, again, strict=True):
             assert same(one["weights"], other["weights"]) == []
@@ -105,8 +151,25 @@ def test_resume_is_bit_identical(tmp_path: Path, kind: str, size: int, split: st
 @pytest.mark.parametrize("split", ["kels", "wels"])
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(("fsdp-full", 2), ("fsdp-full", 4)), (("fsdp", 4), ("fsdp", 2)), (("fsdp-full", 2), ("single", 1))],
-    ids=["more ranks", "fewer ranks", "one process"],
+    [
+        (("fsdp-full", 2), ("fsdp-full", 4)),
+        (("fsdp", 4), ("fsdp", 2)),
+        (("fsdp-full", 2), ("single", 1)),
+        (("ddp", 2), ("fsdp-full", 2)),
+        pytest.param(
+            ("ddp", 2),
+            ("ddp", 4),
+            marks=pytest.mark.compat(
+                "Checkpoints and interruptions",
+                "resume with another number of processes",
+                "works",
+                note="all but the order of the data, augmentation and dropout goes on as it would have",
+            ),
+        ),
+        (("ddp", 4), ("single", 1)),
+        (("single", 1), ("ddp", 2)),
+    ],
+    ids=str,
 )
 def test_another_world_size_keeps_everything_but_the_order_of_the_data(
     tmp_path: Path, before: tuple[str, int], after: tuple[str, int], split: str
@@ -118,6 +181,8 @@ def test_another_world_size_keeps_everything_but_the_order_of_the_data(
     checkpoint = tmp_path / "before" / "epoch=0.ckpt"
     ranks = run_world(size, programs.resume, tmp_path / "after", kind, size, options(split), checkpoint)
     expected = single(split)
+    if before[1] != after[1]:
+        assert any(f"is of {before[1]} processes, this one of {after[1]}" in said for said in ranks[0]["said"])
     for result in ranks:
         assert same(result["mask"], expected["mask"]) == []
         for name, values in result["weights"].items():
@@ -140,17 +205,20 @@ def test_optimizer_state_is_carried_over_shard_by_shard(tmp_path: Path, optimize
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["kels", "wels"])
 def test_no_rank_holds_more_than_one_whole_parameter(tmp_path: Path, split: str) -> None:
-    """Sixteen equal layers on four ranks: what is made at a boundary does not grow with their number."""
-    largest, layers = 4 * 512 * 512, 16
+    """Eight equal layers on four ranks: what is made at a boundary does not grow with their number."""
+    largest, layers = 4 * programs.WIDE**2, 8
     for peaks in run_world(4, programs.peaks, tmp_path, split, layers):
         # Random numbers of one parameter, and what chooses among them: bool tensors of its shape.
         assert peaks["draw"] <= 3 * largest
         assert peaks["redraw"] <= 2 * largest
         assert peaks["slim"] is None or peaks["slim"] <= 2 * largest + peaks["slim network"]
-        assert peaks["mask"] <= math.ceil(layers * 512 * 512 / 8 / 4) * 1.01 + 4096
+        assert peaks["mask"] <= math.ceil(layers * programs.WIDE**2 / 8 / 4) * 1.01 + 4096
 
 
-def test_what_needs_the_whole_network_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.compat("Devices and strategies", "ModelParallelStrategy with split `snip` and the like", "refused")
+def test_what_needs_the_whole_network_is_refused_by_name(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     cases = [
         ({"split": split}, f"does not support split '{split}' with ModelParallelStrategy: it judges weights by")
         for split in ("magnitude", "snip", "fisher", "importance")
@@ -163,3 +231,36 @@ def test_what_needs_the_whole_network_is_refused_by_name(tmp_path: Path) -> None
     [messages] = run_world(1, programs.refusals, tmp_path, [arguments for arguments, _ in cases])
     for (arguments, expected), message in zip(cases, messages, strict=True):
         assert expected in message, arguments
+    record_property("refusal", messages[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "count"), [(2, 17), (4, 18)])
+def test_scores_of_uneven_batches_are_those_of_lightnings_own_validation(tmp_path: Path, size: int, count: int) -> None:
+    """Lightning fills the last batches up with images that it has shown already; the fit scores see the same ones."""
+    for result in run_world(size, programs.train_uneven, tmp_path, size, options("kels"), count):
+        for recorded, validated in zip(result["recorded"], result["validated"], strict=True):
+            assert recorded == pytest.approx(validated, rel=1e-5)
+
+
+def named(name: str) -> Any:
+    """A strategy that cannot be had here (it needs GPUs or another library), by its name."""
+    return type(name, (SingleDeviceStrategy,), {})(device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.compat("Devices and strategies", name, "refused"))
+        for name in ("FSDPStrategy", "DeepSpeedStrategy")
+    ],
+)
+def test_strategies_that_hide_their_weights_are_refused(
+    tmp_path: Path, name: str, record_property: Callable[[str, object], None]
+) -> None:
+    callback = KnowledgeEvolution(epochs_per_generation=1)
+    trainer = make_trainer(tmp_path, strategy=named(name), max_epochs=2, callbacks=[callback])
+    with pytest.raises(ValueError, match=f"does not support {name}: it .* Use `ModelParallelStrategy`") as caught:
+        trainer.fit(Classifier(), train_loader(), val_loader())
+    assert trainer.global_step == 0
+    record_property("refusal", str(caught.value))
