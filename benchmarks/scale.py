@@ -3,8 +3,8 @@
 Usage: python -m benchmarks.scale [--largest 1e9] [--out docs/results/scale.md]
 
 Needs Linux (memory is read from /proc), matplotlib and torchvision. Each network is measured in a process of its own,
-one after the other; the largest takes 4 GB, and at most twice that while it is measured. What is already in the CSV file
-is not measured again, so an interrupted run goes on where it was.
+one after the other; the largest takes 4 GB, and at most twice that while it is measured. What is already in the CSV
+file is not measured again, so an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
