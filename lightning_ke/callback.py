@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from lightning_ke.compatibility import (
 from lightning_ke.endings import GenerationEnd, check_fit_goals, check_goals, get_ending, plan_run
 from lightning_ke.fit_scoring import FitScorer, metrics_of_validation, prove, recalibrate_norm
 from lightning_ke.history import free_path, write_history_csv
+from lightning_ke.lost_ranks import advice_on
 from lightning_ke.masks import Mask
 from lightning_ke.phases import Phase
 from lightning_ke.report.wandb import log_files
@@ -41,6 +43,8 @@ from lightning_ke.schedule import GenerationSchedule, RateByGeneration, get_sche
 from lightning_ke.sharding import settle
 from lightning_ke.slim import extract_slim
 from lightning_ke.splits import Split, get_split
+
+_log = logging.getLogger(__name__)
 
 
 class KnowledgeEvolution(AnyNamespaceCallback):
@@ -456,8 +460,11 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self._scorer, self._fitting, self._set_data = None, False, None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module without a trace of this callback when something fails."""
+        """Leave the module without a trace of this callback when something fails; say so if a process is lost."""
         self._unwrap()
+        advice = advice_on(exception, trainer.world_size, self.generation)
+        if advice is not None:
+            _log.error(advice)  # on every rank: each is cut off from the others
 
     def _unwrap(self) -> None:
         if self._uninstall_horizon is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import subprocess
 import weakref
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -183,12 +185,12 @@ def loader(count: int, ranks: int, rank: int, seed: int = 0) -> DataLoader[Any]:
     return DataLoader(Subset(data(count, seed), range(rank, count, ranks)), batch_size=8 // ranks)
 
 
-def strategy(kind: str, size: int) -> Any:
+def strategy(kind: str, size: int, timeout: float = 200) -> Any:
     """The strategy of a kind of world; "single" is an ordinary Trainer."""
     if kind == "single":
         return "auto"
     if kind == "ddp":
-        return DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=200))
+        return DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=timeout))
     data_parallel, full = {"fsdp": size, "tp": 1, "both": size // 2}[kind.removesuffix("-full")], kind.endswith("-full")
     return ModelParallelStrategy(data_parallel, size // data_parallel, save_distributed_checkpoint=not full)
 
@@ -205,6 +207,8 @@ def train(
     shuffle: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
+    more: Sequence[Callback] = (),
+    timeout: float = 200,
 ) -> dict[str, Any]:
     """Train for some generations of one epoch and tell what there is to compare."""
     said = listen()
@@ -219,9 +223,9 @@ def train(
     trainer = make_trainer(
         folder,
         devices=size,
-        strategy=strategy(kind, size),
+        strategy=strategy(kind, size, timeout),
         max_epochs=epochs,
-        callbacks=[callback, saver, snapshots],
+        callbacks=[callback, saver, snapshots, *more],
         enable_checkpointing=True,
         use_distributed_sampler=shuffle,
     )
@@ -256,7 +260,8 @@ class _Ear(logging.Handler):
 def listen() -> list[str]:
     """What Lightning's and our own messages to the user will be."""
     ear = _Ear()
-    logging.getLogger(rank_zero_info.__module__).addHandler(ear)
+    for name in (rank_zero_info.__module__, "lightning_ke"):
+        logging.getLogger(name).addHandler(ear)
     return ear.messages
 
 
@@ -293,6 +298,49 @@ def train_adam(folder: Path, kind: str, size: int, options: Mapping[str, Any]) -
 
     Plain.configure_optimizers = configure_optimizers  # type: ignore[method-assign]  # this process has no other use
     return train(folder, kind, size, options)
+
+
+class CutOff(Callback):
+    """Takes this process's network away in the third epoch."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 2 and batch_idx == 1:
+            subprocess.run(["ip", "link", "set", self.device, "down"], check=True)
+
+
+def train_in_namespaces(
+    folder: Path, names: Sequence[str], device: str, address: str, timeout: float
+) -> tuple[str, list[str]]:
+    """Train with each rank in a network namespace of its own, until the second loses its network.
+
+    Returns:
+        What ended the run, and what was said.
+    """
+    rank = int(os.environ["RANK"])
+    with Path(f"/var/run/netns/{names[rank]}").open() as namespace:  # os.setns is newer than Python 3.11
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0x40000000) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+    os.environ.update({"MASTER_ADDR": address, "GLOO_SOCKET_IFNAME": device})
+    said = listen()
+    try:
+        train(
+            folder,
+            "ddp",
+            2,
+            {"split": "kels"},
+            shuffle=True,
+            dropout=0.2,
+            more=[CutOff(device)] if rank == 1 else [],
+            timeout=timeout,
+        )
+    except RuntimeError as error:
+        return str(error), said
+    finally:
+        torch.distributed.destroy_process_group()
+    return "", said
 
 
 class Deep(LightningModule):
