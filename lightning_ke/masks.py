@@ -82,7 +82,8 @@ class Bits:
     def part(self, region: Region) -> Tensor:
         """What `tensor` holds in a region."""
         rows = self._rows(region[0].start, region[0].stop)
-        return rows[(slice(None), *region[1:])]
+        columns = (slice(None), *region[1:])
+        return rows[columns]
 
     def digest(self) -> str:
         """A short name of these very bits."""
