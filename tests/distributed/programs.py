@@ -17,7 +17,6 @@ import torchmetrics
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
-from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -260,7 +259,7 @@ class _Ear(logging.Handler):
 def listen() -> list[str]:
     """What Lightning's and our own messages to the user will be."""
     ear = _Ear()
-    for name in (rank_zero_info.__module__, "lightning_ke"):
+    for name in ("lightning.pytorch", "lightning_ke"):
         logging.getLogger(name).addHandler(ear)
     return ear.messages
 

@@ -39,6 +39,8 @@ def assert_one_network(ranks: list[dict[str, Any]], split: str) -> None:
     for result in ranks:
         assert same(result["mask"], expected["mask"]) == []
         assert len(result["after redraw"]) == len(expected["after redraw"]) == 3
+        for weights, others in zip(result["after redraw"], ranks[0]["after redraw"], strict=True):
+            assert same(weights, others) == [], "the ranks differ after a redraw"
         pairs = list(zip(result["after redraw"], expected["after redraw"], strict=True))
         for weights, others in pairs:
             assert weights.keys() == others.keys(), "canonical names are those of the plain network"
@@ -72,33 +74,21 @@ def test_two_ranks_with_half_the_network_each(tmp_path: Path) -> None:
     assert_one_network(ranks, "kels")
 
 
-@pytest.mark.slow
+def row(name: str, note: str = "") -> pytest.MarkDecorator:
+    return pytest.mark.compat("Devices and strategies", name, "works", note=note)
+
+
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
+        pytest.param("ddp", 2, marks=row("DDP", "mask and redrawn values take no word between the ranks")),
         pytest.param(
             "tp",
             2,
-            marks=pytest.mark.compat(
-                "Devices and strategies", "ModelParallelStrategy: tensor parallel (`parallelize_module`)", "works"
-            ),
+            marks=[pytest.mark.slow, row("ModelParallelStrategy: tensor parallel (`parallelize_module`)")],
         ),
         pytest.param(
-            "both",
-            4,
-            marks=pytest.mark.compat(
-                "Devices and strategies", "ModelParallelStrategy: FSDP2 and tensor parallel together", "works"
-            ),
-        ),
-        pytest.param(
-            "ddp",
-            2,
-            marks=pytest.mark.compat(
-                "Devices and strategies",
-                "DDP",
-                "works",
-                note="mask and redrawn values take no word between the ranks",
-            ),
+            "both", 4, marks=[pytest.mark.slow, row("ModelParallelStrategy: FSDP2 and tensor parallel together")]
         ),
     ],
 )
