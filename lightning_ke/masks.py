@@ -81,6 +81,8 @@ class Bits:
 
     def part(self, region: Region) -> Tensor:
         """What `tensor` holds in a region."""
+        if not region:
+            return self.tensor()
         rows = self._rows(region[0].start, region[0].stop)
         columns = (slice(None), *region[1:])
         return rows[columns]

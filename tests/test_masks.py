@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision import models
 
-from lightning_ke.masks import Bits, Channels, Mask, Whole, load_mask
+from lightning_ke.masks import Bits, Channels, Mask, Shard, Whole, load_mask
 from lightning_ke.splits import draw_mask
 from lightning_ke.structure import Axis, Cut, Structure
 
@@ -83,6 +83,59 @@ def test_blocks_are_the_pieces_of_the_whole(
         assert torch.equal(torch.cat(blocks), whole if whole.ndim else whole.view(1))
         assert all(len(block) == step for block in blocks[:-1])
         assert int(whole.sum()) == entry.count()
+
+
+@st.composite
+def regions(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """A part of a tensor such as a rank of a sharded network holds, maybe an empty one."""
+    ends = [sorted((draw(st.integers(0, size)), draw(st.integers(0, size)))) for size in shape]
+    return tuple(slice(start, stop) for start, stop in ends)
+
+
+@given(drawn=structures(), member=members(), data=st.data())
+def test_a_part_is_cut_out_of_the_whole(
+    drawn: tuple[Structure, dict[str, tuple[int, ...]]], member: Tensor, data: st.DataObject
+) -> None:
+    entries = [Mask.from_structure(*drawn).entry(name) for name in drawn[1]]
+    for entry in (*entries, Bits.pack(member), Whole(tuple(member.shape), fit=bool(member.any()))):
+        region = data.draw(regions(entry.shape))
+        assert torch.equal(entry.part(region), entry.tensor()[region])
+
+
+@given(member=members(), data=st.data())
+def test_a_shard_keeps_its_own_bits_and_draws_the_others_again(member: Tensor, data: st.DataObject) -> None:
+    region, other = (data.draw(regions(tuple(member.shape))) for _ in range(2))
+    whole, drawn = Bits.pack(member), []
+
+    def draw() -> Tensor:
+        drawn.append(member)
+        return member
+
+    shard = Shard(whole.shape, region, Bits.pack(member[region]), whole.count(), whole.digest(), draw)
+    assert torch.equal(shard.part(region), member[region])
+    assert not drawn
+    assert torch.equal(shard.part(other), member[other])
+    assert torch.equal(shard.tensor(), member)
+    assert shard.count() == whole.count()
+    mask = Mask({"weight": shard})
+    assert mask == Mask({"weight": whole})
+    assert mask.digests() == Mask({"weight": whole}).digests()
+    assert mask.nbytes == math.ceil(member[region].numel() / 8)
+
+
+def test_digests_tell_masks_apart() -> None:
+    one, other = (Mask.from_tensors({"weight": torch.tensor(member)}) for member in ([True, False], [False, True]))
+    assert one.digests() != other.digests()
+
+
+def test_the_state_of_a_sharded_mask_is_a_digest_and_says_so(tmp_path: Path) -> None:
+    member = torch.tensor([True, False, True])
+    whole = Bits.pack(member)
+    part = (slice(0, 1),)
+    mask = Mask({"weight": Shard((3,), part, Bits.pack(member[part]), 2, whole.digest(), lambda: member)})
+    torch.save(mask.state_dict(), tmp_path / "mask.pt")
+    with pytest.raises(ValueError, match=r"run with sharded parameters wrote this one.*Draw it by `draw_mask`"):
+        load_mask(tmp_path / "mask.pt")
 
 
 def test_whole_tensors_cost_nothing_and_bits_an_eighth_of_a_byte() -> None:

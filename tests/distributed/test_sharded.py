@@ -146,16 +146,7 @@ def test_resume_is_bit_identical(tmp_path: Path, kind: str, size: int, split: st
         (("fsdp", 4), ("fsdp", 2)),
         (("fsdp-full", 2), ("single", 1)),
         (("ddp", 2), ("fsdp-full", 2)),
-        pytest.param(
-            ("ddp", 2),
-            ("ddp", 4),
-            marks=pytest.mark.compat(
-                "Checkpoints and interruptions",
-                "resume with another number of processes",
-                "works",
-                note="all but the order of the data, augmentation and dropout goes on as it would have",
-            ),
-        ),
+        (("ddp", 2), ("ddp", 4)),
         (("ddp", 4), ("single", 1)),
         (("single", 1), ("ddp", 2)),
     ],
