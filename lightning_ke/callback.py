@@ -212,7 +212,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             return
         settings = self._settings
         check_trainer(trainer, pl_module, self.score_fit)
-        check_sharding(trainer, settings.split, settings.reset, self.score_fit)
+        check_sharding(trainer, settings.split, settings.reset, settings.phases, self.score_fit)
         self._restored_late = trainer.strategy.restore_checkpoint_after_setup
         if trainer.fast_dev_run:
             rank_zero_info("KnowledgeEvolution: no generation ends in a `fast_dev_run`, so nothing will be redrawn.")

@@ -11,6 +11,9 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from pytorch_lightning.callbacks import Callback as PytorchLightningCallback
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lightning_ke.phases import Phase
     from lightning_ke.resets import Reset
     from lightning_ke.splits import Split
 
@@ -87,13 +90,14 @@ def check_trainer(trainer: Trainer, pl_module: LightningModule, score_fit: objec
                 )
 
 
-def check_sharding(trainer: Trainer, split: Split, reset: Reset, score_fit: object) -> None:
+def check_sharding(trainer: Trainer, split: Split, reset: Reset, phases: Sequence[Phase], score_fit: object) -> None:
     """Refuse what would need a whole network where each rank holds a part of it.
 
     Args:
         trainer: The Trainer.
         split: The split.
         reset: The reset.
+        phases: The callback's argument of that name.
         score_fit: The callback's argument of that name.
 
     Raises:
@@ -112,6 +116,11 @@ def check_sharding(trainer: Trainer, split: Split, reset: Reset, score_fit: obje
             f"KnowledgeEvolution does not support reset {reset.name!r} with ModelParallelStrategy: it keeps values of "
             "the whole network, of which each rank holds a part. Use `reset='layer'` or another one, or "
             "`strategy='ddp'`."
+        )
+    if phases:
+        raise ValueError(
+            f"KnowledgeEvolution does not support phase {phases[0].name!r} with ModelParallelStrategy: it acts on "
+            "whole weights, of which each rank holds a part. Leave `phases` out, or use `strategy='ddp'`."
         )
     if score_fit and not split.structured:
         raise ValueError(

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from lightning_ke import KnowledgeEvolution
+from lightning_ke.phases import Ascent
 from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader
 from tests.distributed import programs
 from tests.distributed.world import run_world
@@ -206,6 +207,7 @@ def test_what_needs_the_whole_network_is_refused_by_name(
     ]
     cases += [
         ({"reset": "rewind"}, "does not support reset 'rewind' with ModelParallelStrategy"),
+        ({"phases": [Ascent()]}, "does not support phase"),
         ({"split": "wels"}, "Expected `score_fit=False` for split 'wels' with ModelParallelStrategy"),
         ({"split": "wels", "score_fit": "generation"}, "Expected `score_fit=False` for split 'wels'"),
     ]
