@@ -257,6 +257,23 @@ class ChannelAttention(nn.Module):
         return self.head(x + y.permute(0, 3, 1, 2).reshape(batch, tokens, width))
 
 
+class TalkingHeads(nn.Module):
+    """Heads are mixed before and after the softmax: one number per head meets the heads' channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.qkv, self.head = nn.Linear(5, 16), nn.Linear(16, 48), nn.Linear(16, 2)
+        self.before, self.after = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(x).reshape(batch, tokens, 3, 4, width // 4).permute(2, 0, 3, 1, 4).unbind(0)
+        logits = self.before((q @ k.transpose(-2, -1)).permute(0, 2, 3, 1)).softmax(-2)
+        y = self.after(logits).permute(0, 3, 1, 2) @ v
+        return self.head(x + y.transpose(1, 2).reshape(batch, tokens, width))
+
+
 class TokensAndScale(nn.Module):
     """Extra tokens before the patches, so that a tensor has two kinds of labels; an attention scaled by shape."""
 
@@ -306,6 +323,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "hand-written attention": (HandWrittenAttention, image()),
     "attention scaled by shape": (ScaledAttention, (SEQUENCE,)),
     "channels attend to channels": (ChannelAttention, (SEQUENCE,)),
+    "talking heads": (TalkingHeads, (SEQUENCE,)),
     "extra tokens": (TokensAndScale, (SEQUENCE,)),
     "shuffle": (Shuffle, image()),
     "squeeze and excite": (SqueezeExcite, image()),

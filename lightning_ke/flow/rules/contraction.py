@@ -93,7 +93,11 @@ def _product(op: Operation, left: Tensor, right: Tensor) -> None:
     op.contract(left, column, right, row)
     layers = []
     for source, inner, outer, other, dim in ((left, column, row, right, row), (right, row, column, left, column)):
-        layers += [layer for layer in op.labels(source).layers if layer.shape[inner] == 1]
+        for layer in op.labels(source).layers:
+            if varying(layer) == (0,) and op.labels(other).layers and row > 0:
+                op.pin([layer])  # one number per head beside the heads' channels: every head stays
+            elif layer.shape[inner] == 1:
+                layers.append(layer)
         leaving = op.channels(source, outer)
         if leaving is not None:
             op.produce(leaving, source, op.channels(other, dim))
