@@ -207,7 +207,7 @@ def test_what_needs_the_whole_network_is_refused_by_name(
     ]
     cases += [
         ({"reset": "rewind"}, "does not support reset 'rewind' with ModelParallelStrategy"),
-        ({"phases": [Ascent("model.4")]}, "does not support phase"),
+        ({"phases": [Ascent(["model.4"])]}, "does not support phase"),
         ({"split": "wels"}, "Expected `score_fit=False` for split 'wels' with ModelParallelStrategy"),
         ({"split": "wels", "score_fit": "generation"}, "Expected `score_fit=False` for split 'wels'"),
     ]
