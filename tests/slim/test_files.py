@@ -305,6 +305,7 @@ def test_a_file_is_replaced_only_by_a_complete_one(small: Any, tmp_path: Path, m
         with pytest.raises(OSError, match="disk full"):
             ke.save_slim(slim, path, mask)
     assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["slim.safetensors"]
     with torch.no_grad():
         slim.head.bias.add_(1)
     ke.save_slim(slim, path, mask)
