@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -200,27 +202,41 @@ def test_what_is_out_of_range_is_refused(build: Any, message: str) -> None:
         get_loss("cross_entropy")  # type: ignore[arg-type]
 
 
+class Seen(Callback):
+    """Writes the examples that this rank was trained on, in order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.examples: list[float] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        x, labels = batch
+        half = len(labels) // 2
+        assert torch.equal(labels[:half], labels[half:])
+        self.examples += x[:half, 0].tolist()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        torch.save(self.examples, self.folder / f"rank{trainer.global_rank}.pt")
+
+
+@pytest.fixture
+def environment() -> Iterator[None]:
+    """Lightning's launcher leaves the addresses of its processes in the environment."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("environment")
 def test_pairs_under_ddp_are_each_rank_s_own_examples(tmp_path: Path) -> None:
-    class Seen(Callback):
-        def __init__(self) -> None:
-            self.examples: list[float] = []
-
-        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-            x, labels = batch
-            half = len(labels) // 2
-            assert torch.equal(labels[:half], labels[half:])
-            self.examples += x[:half, 0].tolist()
-
-        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-            torch.save(self.examples, tmp_path / f"rank{trainer.global_rank}.pt")
-
     train, val = loaders(pairs=True)
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5))
     module = Classification(net, 5, loss=ClassWiseDistillation())
     evolution = KnowledgeEvolution("wels", epochs_per_generation=1, seed=0)
     options = {"devices": 2, "strategy": "ddp_spawn", "max_epochs": 2, "enable_checkpointing": False}
-    trainer(tmp_path, [evolution, Seen()], **options).fit(module, train, val)
+    trainer(tmp_path, [evolution, Seen(tmp_path)], **options).fit(module, train, val)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert len(first) == len(second) == 40
     everything = {round(float(value), 5) for value in Labelled().tensors[0][:, 0]}
