@@ -57,6 +57,8 @@ def test_an_experiment_runs_on_its_data(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(("name", "network", "rate", "loss"), ALL)
 def test_every_network_rate_and_loss_of_the_paper_runs(tmp_path, monkeypatch, name, network, rate, loss):
     overrides = [f"backbone.name={network}", f"split.rate={rate}", f"loss={loss}", "datamodule.image_size=64"]
+    if network == "vgg11_bn":
+        overrides.append("backbone.width=0.25")  # three checkpoints of the full one are three gigabytes
     config, networks = run_short(tmp_path, monkeypatch, name, *overrides)
     assert config.optimizer.weight_decay == (5e-4 if network == "vgg11_bn" else 1e-4)
     share = networks["slim"]["parameters"] / networks["dense"]["parameters"]
