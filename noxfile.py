@@ -85,6 +85,12 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def chaos(session: nox.Session) -> None:
+    """Kill a training 50 times at random moments and compare; arguments after --, such as --kills 200 --seed 1."""
+    run(session, shared(session, "test"), "-m", "tests.callback.chaos", *session.posargs, OMP_NUM_THREADS="1")
+
+
+@nox.session(venv_backend="none")
 def compatibility(session: nox.Session) -> None:
     """Write docs/compatibility.md from the tests that are marked for it."""
     python = shared(session, "test", "neighbours")

@@ -33,6 +33,7 @@ from lightning_ke.resume import (
     between_epochs,
     complete_progress,
     end_epoch_in_full,
+    explain_unreadable,
     loader_states,
     rebuilds_loader_iterator,
     rewind_loaders,
@@ -162,8 +163,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self._loader_states: list[dict[str, Any]] = []  # of the checkpoint, until the training begins
         self._plateau_is_due = False  # at the end of the checkpoint's epoch
         self._csv: Path | None = None
-        self._uninstall_horizon: Callable[[], None] | None = None
         self._set_data: Callable[[], None] | None = None
+        self._installed: list[Callable[[], None]] = []  # what takes our wrappers off module and Trainer again
 
     # What a user reads ----------------------------------------------------------------------------------------------
 
@@ -211,6 +212,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if not self._fitting:
             return
         settings = self._settings
+        self._installed.append(explain_unreadable(trainer))
         check_trainer(trainer, pl_module, self.score_fit)
         check_sharding(trainer, settings.split, settings.reset, settings.phases, self.score_fit)
         self._restored_late = trainer.strategy.restore_checkpoint_after_setup
@@ -234,7 +236,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if any(True for _ in pl_module.parameters()):  # else `configure_model` has yet to build the network
             run.check(pl_module)
         if settings.lr_schedule == "restart" and plan is not None:
-            self._uninstall_horizon = install_horizon(trainer, pl_module, lambda: run.horizon)
+            self._installed.append(install_horizon(trainer, pl_module, lambda: run.horizon))
         # First of all callbacks, so that each of the others sees a generation's new weights, optimizer and schedule.
         trainer.callbacks = [self, *(callback for callback in trainer.callbacks if callback is not self)]
 
@@ -467,9 +469,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             _log.error(advice)  # on every rank: each is cut off from the others
 
     def _unwrap(self) -> None:
-        if self._uninstall_horizon is not None:
-            self._uninstall_horizon()
-            self._uninstall_horizon = None
+        while self._installed:
+            self._installed.pop()()
 
     def _require_run(self) -> EvolutionRun:
         assert self._run is not None, "`setup` has not been called"

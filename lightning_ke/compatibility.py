@@ -28,6 +28,7 @@ _REFUSED_STRATEGIES = {
 }
 _REFUSED_CALLBACKS = {
     "StochasticWeightAveraging": "rewrites the training's length and schedule, which restart with every generation",
+    "BatchSizeFinder": "trains and rewinds the network again and again before the training begins",
     "ModelPruning": "reparametrises the weights that a generation redraws",
 }
 

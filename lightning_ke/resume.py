@@ -13,7 +13,8 @@ the end of an epoch or of a validation and between two batches, but:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -22,6 +23,35 @@ from lightning_ke.compatibility import class_names
 
 if TYPE_CHECKING:
     from lightning_ke.compatibility import LightningModule, Trainer
+
+
+def explain_unreadable(trainer: Trainer) -> Callable[[], None]:
+    """Let a checkpoint that cannot be read be named, until the returned function is called.
+
+    Args:
+        trainer: The Trainer, whose strategy reads it.
+    """
+    reader = trainer.strategy.checkpoint_io
+    read = reader.load_checkpoint
+
+    @functools.wraps(read)
+    def load_checkpoint(path: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return read(path, *args, **kwargs)
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            raise  # the system's own words are clear
+        except Exception as error:  # whatever torch and pickle stumble over
+            reason = " ".join(f"{type(error).__name__} {error}".split())
+            raise ValueError(
+                f"Expected `{path}` to be a whole checkpoint, but it cannot be read ({reason[:200]}). If its writing "
+                "was interrupted, resume from an earlier checkpoint."
+            ) from error
+
+    def uninstall() -> None:
+        reader.__dict__.pop("load_checkpoint", None)
+
+    reader.load_checkpoint = load_checkpoint
+    return uninstall
 
 
 def complete_progress(trainer: Trainer, checkpoint: Mapping[str, Any], validating: bool) -> bool:

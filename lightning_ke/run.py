@@ -91,8 +91,8 @@ class EvolutionRun:
         self._world_size = world_size
         self._rank = rank
         self._rng: list[dict[str, Any]] = []
-        self._rng_of_validation: dict[str, Any] | None = None  # at the beginning of the one in progress
-        self._repeats_validation = False
+        self._held_rng: dict[str, Any] | None = None  # what a validation or a redraw in progress began with
+        self._validating = self._repeats_validation = False
         self._digests: dict[str, str] | None = None
 
     # The mask -------------------------------------------------------------------------------------------------------
@@ -247,7 +247,10 @@ class EvolutionRun:
             self._count_epoch(trainer, pl_module, None)
         opened = self.clock.redraw_is_due
         if opened:
+            # A signal of the cluster may ask for a checkpoint in the middle of it, from which all of it is redone.
+            self._held_rng = capture_rng()
             self._open_generation(trainer, pl_module)
+            self._held_rng = None
         if self.phases:
             self.phases.begin_epoch(self._scene(trainer, pl_module), self.clock.epochs, self.horizon)
         if len(self._rates) <= self.clock.epochs:
@@ -311,7 +314,7 @@ class EvolutionRun:
         if self._repeats_validation:
             self.restore_rng()
             self._repeats_validation = False
-        self._rng_of_validation = capture_rng()
+        self._held_rng, self._validating = capture_rng(), True
 
     def remember_scores(self, trainer: Trainer, dense: dict[str, float], fit: dict[str, float]) -> None:
         """Keep the scores of a validation: a checkpoint that is written next must hold them.
@@ -322,7 +325,7 @@ class EvolutionRun:
             fit: Metrics of the fit hypothesis.
         """
         self._scores = {"dense": dense, "fit": fit, "epoch": int(trainer.current_epoch)}
-        self._rng_of_validation = None
+        self._held_rng, self._validating = None, False
         self.remember_metrics(trainer)
 
     def remember_metrics(self, trainer: Trainer) -> None:
@@ -446,8 +449,8 @@ class EvolutionRun:
             "phases": self.phases.state_dict(),
             "gathered": self._gatherer.state_dict(),
             "calls": list(record_calls(self.calls)) if self.settings.split.needs_calls else [],
-            "rng": [self._rng_of_validation or capture_rng()] if self._world_size == 1 else list(self._rng),
-            "validating": self._rng_of_validation is not None,
+            "rng": [self._held_rng or capture_rng()] if self._world_size == 1 else list(self._rng),
+            "validating": self._validating,
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, seed: int | None) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_ke import KnowledgeEvolution
 from tests.callback.modules import Classifier, data, make_trainer, same, train_loader, val_loader, weights
@@ -34,6 +37,23 @@ class Diary(Callback):
         self.entries["epoch", trainer.current_epoch] = trainer.global_step
 
 
+class Cropped(Dataset[Any]):
+    """Images moved, turned and brightened at random, each by another library's generator."""
+
+    def __init__(self) -> None:
+        self.images = data()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = self.images[index]
+        image = image.roll(int(torch.randint(6, ())), dims=2)
+        if random.random() < 0.5:
+            image = image.flip(2)
+        return image + float(np.random.rand()), label
+
+
 @dataclass
 class Case:
     """A kind of run, and where its checkpoints are written."""
@@ -45,7 +65,11 @@ class Case:
     resumable_loader: bool = True
     epochs_per_generation: int = 2
 
+    workers: int = 0
+
     def loader(self) -> Any:
+        if self.workers:
+            return DataLoader(Cropped(), batch_size=8, shuffle=True, num_workers=self.workers)
         if not self.resumable_loader:
             return train_loader()
         loaders = pytest.importorskip("torchdata.stateful_dataloader")
@@ -68,7 +92,7 @@ class Outcome:
         return found + [pair for pair in zip(records, expected, strict=True) if pair[0] != pair[1]]
 
 
-def run(folder: Path, case: Case, checkpoint: Path | None = None) -> Outcome:
+def run(folder: Path, case: Case, checkpoint: Path | str | None = None) -> Outcome:
     # Another seed for the resumed run: whatever it needs must come out of the checkpoint.
     seed_everything(0 if checkpoint is None else 99)
     module, diary = case.module(), Diary()
@@ -102,6 +126,11 @@ CASES = {
     "every step, validated within epochs": (Case(trainer={"max_epochs": 6, "val_check_interval": 2}), [2, 3, 6]),
     "last batches, a plain loader": (Case(saver={"every_n_train_steps": 3}, resumable_loader=False), [3, 6, 9]),
     "epoch end, a resumable loader": (Case(saver={}), [3, 6]),
+    "epoch end, random crops in worker processes": (Case(saver={}, trainer={"max_epochs": 4}, workers=2), [3, 6]),
+    "last batches, random crops in worker processes": (
+        Case({"every_n_train_steps": 3}, {"max_epochs": 4}, workers=2),
+        [3, 6],
+    ),
     "epoch end, limited by steps": (Case(saver={}, trainer=STEPS, resumable_loader=False), [3, 6]),
     "epoch end, limited by steps, without validation": (Case(saver={}, trainer=STEPS, validation=False), [6, 9]),
     "every step, limited by steps": (Case(trainer=STEPS), [5, 6, 9]),
@@ -137,3 +166,20 @@ def test_a_checkpoint_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
         assert resumed.trainer.fit_loop.epoch_loop._batches_that_stepped == (
             whole.trainer.fit_loop.epoch_loop._batches_that_stepped
         ), "the step that loggers are given"
+
+
+@pytest.mark.compat("Checkpoints and interruptions", '`ckpt_path="last"`', "works")
+def test_the_last_checkpoint_is_found(tmp_path: Path) -> None:
+    case = Case(saver={"save_last": True}, resumable_loader=False)
+    whole = run(tmp_path / "whole", case)
+    run(tmp_path / "again", Case(saver={"save_last": True}, resumable_loader=False, trainer={"max_epochs": 4}))
+    resumed = run(tmp_path / "again", case, "last")
+    assert min(epoch for kind, epoch, *_ in resumed.diary.entries if kind == "loss") == 4
+    assert resumed.differs_from(whole) == []
+
+
+def test_more_generations_are_allowed_in_every_kind_of_checkpoint(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", Case())
+    shorter = run(tmp_path / "shorter", Case(trainer={"max_epochs": 4}))
+    for step in (11, 12):  # within the last epoch of the shorter run, and at its last batch
+        assert run(tmp_path / f"from-{step}", Case(), shorter.checkpoints[step]).differs_from(whole) == []

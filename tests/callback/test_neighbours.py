@@ -16,7 +16,7 @@ from tests.callback.modules import Classifier, make_trainer, same, train_loader,
 
 
 @pytest.mark.compat(
-    "Callbacks", "WeightAveraging", "works", note="the fit hypothesis is scored with the averaged weights"
+    "Callbacks", "WeightAveraging, EMAWeightAveraging", "works", note="never redrawn; resume bit for bit"
 )
 def test_weight_averaging_is_scored_with_the_averaged_weights(tmp_path: Path) -> None:
     averaging = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
