@@ -13,6 +13,7 @@ This file is a plugin of pytest that is loaded for that command only (``-p tests
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,10 +147,11 @@ class _Writer:
                 f"Not written, because not every row was shown: {sorted(self.failed)}", red=True
             )
             return
-        page = "" if self.everything or not self.path.exists() else self.path.read_text(encoding="utf-8")
-        shown = {
-            (row.group, row.name, row.verdict): line_of(row, files, self.refusals.get(row, ""))
-            for row, files in self.shown_by.items()
-        }
-        self.path.write_text(write_page(read_page(page) | shown), encoding="utf-8")
-        terminalreporter.write_line(f"Wrote {len(shown)} rows to {self.path}.")
+        kept = not self.everything and self.path.exists()
+        lines = read_page(self.path.read_text(encoding="utf-8")) if kept else {}
+        for row, files in self.shown_by.items():
+            key = (row.group, row.name, row.verdict)
+            others = re.findall(r"`(tests/[^`]+)`", lines.get(key, ""))  # that were not asked for now
+            lines[key] = line_of(row, files.union(others), self.refusals.get(row, ""))
+        self.path.write_text(write_page(lines), encoding="utf-8")
+        terminalreporter.write_line(f"Wrote {len(self.shown_by)} rows to {self.path}.")

@@ -148,6 +148,16 @@ CASES = {
     ),
 }
 
+SLOW = {
+    "every step, validated in every second epoch",
+    "every step, validated within epochs",
+    "last batches, random crops in worker processes",
+    "epoch end, limited by steps, without validation",
+    "every step, limited by steps",
+    "validation end, a schedule that waits for a metric",
+    "every step, a schedule that waits for a metric",
+}
+
 
 @pytest.mark.compat(
     "Checkpoints and interruptions",
@@ -155,7 +165,9 @@ CASES = {
     "works",
     note="resumes bit for bit; between two batches of an epoch with a resumable loader only",
 )
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
+)
 def test_a_checkpoint_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     case, steps = CASES[name]
     whole = run(tmp_path / "whole", case)

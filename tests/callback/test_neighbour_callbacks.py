@@ -24,7 +24,9 @@ from lightning_ke import KnowledgeEvolution
 from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader, weights
 
 compat = pytest.mark.compat
-either_order = pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
+either_order = pytest.mark.parametrize(
+    "first", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["before ours", "after ours"]
+)
 
 
 def evolve(

@@ -22,6 +22,10 @@ from tests.callback.test_killed import in_a_process
 loaders = pytest.importorskip("torchdata.stateful_dataloader")
 
 
+def slow(where: str) -> Any:
+    return pytest.param(where, marks=pytest.mark.slow)
+
+
 class Signalled(Callback):
     """Sends the process a signal once, at a moment of the fourth epoch, the second of generation two."""
 
@@ -97,7 +101,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
 @pytest.mark.compat(
     "Checkpoints and interruptions", "SIGTERM, with OnExceptionCheckpoint", "works", note="resumes bit for bit"
 )
-@pytest.mark.parametrize("where", ["batch", "validation", "epoch end"])
+@pytest.mark.parametrize("where", ["batch", slow("validation"), slow("epoch end")])
 def test_a_terminated_run_goes_on_bit_for_bit(tmp_path: Path, whole: dict[str, torch.Tensor], where: str) -> None:
     in_a_process(train, tmp_path, 0, signal.SIGTERM, where)
     assert not (tmp_path / "final.pt").exists(), "the training ended before its time"
@@ -111,7 +115,7 @@ def test_a_terminated_run_goes_on_bit_for_bit(tmp_path: Path, whole: dict[str, t
     "works",
     note="resumes bit for bit; a training batch in which the signal came is left out, and named at resume",
 )
-@pytest.mark.parametrize("where", ["batch", "validation", "epoch end", "redraw"])
+@pytest.mark.parametrize("where", [slow("batch"), "validation", slow("epoch end"), "redraw"])
 def test_a_requeued_job_goes_on_bit_for_bit(tmp_path: Path, whole: dict[str, torch.Tensor], where: str) -> None:
     # A cluster of one: the job's own variables, and a scheduler that writes down what it is asked for.
     scheduler = tmp_path / "bin" / "scontrol"
