@@ -17,6 +17,7 @@ import torchmetrics
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning_utilities.core import rank_zero
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -259,8 +260,8 @@ class _Ear(logging.Handler):
 def listen() -> list[str]:
     """What Lightning's and our own messages to the user will be."""
     ear = _Ear()
-    for name in ("lightning.pytorch", "lightning_ke"):
-        logging.getLogger(name).addHandler(ear)
+    for log in (rank_zero.log, logging.getLogger("lightning_ke")):  # Lightning puts one of its own in the first place
+        log.addHandler(ear)
     return ear.messages
 
 
