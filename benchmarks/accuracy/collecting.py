@@ -10,8 +10,8 @@ import pandas as pd
 from benchmarks.accuracy.runner import results
 from benchmarks.accuracy.study import Job, Study
 
-#: Scores of a network that go into the CSV where the run has them.
-SCORES = ("val_acc", "test_acc", "test_acc5", "test_nll", "test_ece")
+#: Scores of a network that go into the CSV where the run has them; `test_loss` is the plain cross-entropy, the NLL.
+SCORES = ("val_acc", "test_acc", "test_acc5", "test_loss", "test_ece")
 
 
 def collect(study: Study, folder: Path) -> pd.DataFrame:

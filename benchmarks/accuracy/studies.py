@@ -28,7 +28,9 @@ PAPER = (
 )
 SLIM_WIDTH = {"small": 0.25, "paper": 0.5}
 EPOCHS = {"small": 200, "paper": 2000}
-RATES = (0.064, 0.128, 0.256)
+# The one in the middle first: a study that is stopped early has run every arm at a rate that suits it.
+RATES = (0.128, 0.064, 0.256)
+CALIBRATION = "+task.calibration=true"
 # Without a redraw nobody asks how good the fit hypothesis is, and scoring it costs another validation.
 UNSCORED = "generations.score_fit=false"
 NOTHING = "redraw=none"
@@ -67,7 +69,7 @@ def pilot(setting: Setting, data: str, seeds: Sequence[int]) -> Study:
         Arm("ke-10x20", "Knowledge Evolution, KELS r = 0.5, 10 generations", evolve(epochs, 10)),
         Arm("ke-3x66", "Knowledge Evolution, KELS r = 0.5, 3 generations", evolve(epochs, 3)),
     ]
-    base = [*(SMALL if setting == "small" else PAPER), f"datamodule.root={data}"]
+    base = [*(SMALL if setting == "small" else PAPER), CALIBRATION, f"datamodule.root={data}"]
     title = "Pilot: does evolving pay at equal length?"
     return Study("pilot", title, arms, "slim-scratch", base, RATES, seeds)
 

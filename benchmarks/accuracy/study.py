@@ -48,8 +48,8 @@ class Study:
         arms: What is compared. The first one is the dense long baseline.
         same_size: Name of the arm that every slim network is compared with.
         base: Overrides of every job.
-        rates: Learning rates that are tried, ascending, each twice the one before. If the best one is the lowest or the
-            highest, the next one beyond it is tried, too.
+        rates: Learning rates that are tried, in this order. If the best one is the lowest or the highest, half of it or
+            twice as much is tried, too.
         tuning_seed: Seed of the runs that choose the learning rate; also the first of `seeds`.
         seeds: Seeds of the comparison.
     """

@@ -218,5 +218,4 @@ def test(config: DictConfig, task: LightningModule, data: LightningDataModule) -
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        scores = trainer.test(task, data, verbose=False)[0]
-    return {name: value for name, value in scores.items() if not name.endswith("loss")}
+        return dict(trainer.test(task, data, verbose=False)[0])

@@ -109,11 +109,12 @@ def network_table(networks: Sequence[NetworkRow]) -> Table:
         networks: The dense network first.
     """
     first = networks[0]
-    columns = ["network", *first.scores, "operations", "parameters"]
+    shown = [name for name in first.scores if name != "test_loss"]  # it is in the results, but nobody compares by it
+    columns = ["network", *shown, "operations", "parameters"]
     rows = [
         [
             network.name,
-            *map(_score, (network.scores.get(name) for name in first.scores)),
+            *map(_score, (network.scores.get(name) for name in shown)),
             _share(network.cost.ops, first.cost.ops if network is not first else None),
             _share(network.cost.params, first.cost.params if network is not first else None),
         ]

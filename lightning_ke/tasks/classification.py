@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassCalibrationError
 
 from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler, Task, parts
 
@@ -30,6 +30,9 @@ class Classification(Task):
         config: How the backbone was built, in plain values, to be kept in the checkpoint.
         loss: A criterion of scores and labels, or a `Loss`; None for the cross-entropy.
         auc: Whether the area under the ROC curve is logged, too: one class against the rest, the mean of all classes.
+        calibration: Whether the expected calibration error is logged, too (`val_ece`, `test_ece`; 15 bins of equal
+            width, the absolute distance of confidence and accuracy). It says nothing about how good the weights are on
+            its own, and is none of the `monitors`.
 
     Raises:
         ValueError: If the label smoothing is out of range, or (when training starts) the Trainer's length is unknown
@@ -53,6 +56,7 @@ class Classification(Task):
         config: Mapping[str, Any] | None = None,
         loss: nn.Module | None = None,
         auc: bool = False,
+        calibration: bool = False,
     ) -> None:
         smoothing = getattr(loss, "label_smoothing", label_smoothing)  # torch would refuse it in the first step
         if not 0 <= smoothing < 1:
@@ -62,21 +66,23 @@ class Classification(Task):
         loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing) if loss is None else loss
         super().__init__(backbone, loss, optimizer, scheduler, interval)
         config = dict(config) if config is not None else None
-        self.save_hyperparameters("num_classes", "interval", "label_smoothing", "config", "auc")
+        self.save_hyperparameters("num_classes", "interval", "label_smoothing", "config", "auc", "calibration")
         top = {"acc": 1, "acc5": 5} if num_classes > 5 else {"acc": 1}
         metrics: dict[str, Metric] = {
             name: MulticlassAccuracy(num_classes, top_k=k, average="micro") for name, k in top.items()
         }
         if auc:
             metrics["auc"] = MulticlassAUROC(num_classes, average="macro")
+        if calibration:
+            metrics["ece"] = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1")
         self.metrics = parts(metrics)
 
     @property
     def monitors(self) -> tuple[str, ...]:
-        """Names of the validation metrics."""
+        """Names of the validation metrics by which weights may be chosen."""
         of_validation = self.metrics["val"]
         assert isinstance(of_validation, nn.ModuleDict)
-        return (*(f"val_{name}" for name in of_validation), "val_loss")
+        return (*(f"val_{name}" for name in of_validation if name != "ece"), "val_loss")
 
     def evaluate(self, part: str, batch: Batch) -> None:
         """Accuracy and plain cross-entropy of a batch."""

@@ -122,6 +122,29 @@ def test_the_checkpoint_holds_plain_values_only(tmp_path, data):
         "label_smoothing": 0.1,
         "config": {"_target_": "some.network", "width": 0.5},
         "auc": False,
+        "calibration": False,
     }
     again = Classification.load_from_checkpoint(tmp_path / "it.ckpt", backbone=small_network())
     assert all(torch.equal(a, b) for a, b in zip(task.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_the_calibration_error_is_that_of_all_test_images(tmp_path, data):
+    """Worked out by hand from the network's own confidences, 15 bins of equal width."""
+    task = Classification(small_network(), 10, optimizer=lambda p: SGD(p, lr=0.1, momentum=0.9), calibration=True)
+    fitting = trainer(tmp_path)
+    fitting.fit(task, data)
+    assert "val_ece" in fitting.callback_metrics
+    assert "val_ece" not in task.monitors
+    (scores,) = fitting.test(task, data, verbose=False)
+    with torch.no_grad():
+        batches = [(task(images).softmax(1), labels) for images, labels in data.test_dataloader()]
+    confidence, predicted = torch.cat([p for p, _ in batches]).max(1)
+    right = (predicted == torch.cat([labels for _, labels in batches])).double()
+    expected = 0.0
+    for low in range(15):
+        of_bin = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if of_bin.any():
+            gap = (confidence[of_bin].double().mean() - right[of_bin].mean()).abs()
+            expected += float(of_bin.double().mean() * gap)
+    assert 0 < expected < 1
+    assert scores["test_ece"] == pytest.approx(expected, abs=1e-4)
