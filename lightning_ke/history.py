@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ke.extras import import_extra
-from lightning_ke.masks import Entry, Mask
+from lightning_ke.masks import Mask
+from lightning_ke.packing import Entry
 from lightning_ke.sharding import gather, own_part, region_of
 from lightning_ke.units import units
 

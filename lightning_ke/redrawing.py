@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ke.keyed_rng import forked_rng
-from lightning_ke.masks import Channels, Entry, Mask
+from lightning_ke.masks import Mask
 from lightning_ke.naming import join_name, named_parameters, nearest_names
+from lightning_ke.packing import Channels, Entry
 from lightning_ke.resets import Reset, get_reset
 from lightning_ke.sharding import own_part, region_of
 from lightning_ke.units import StandIn, Unit, own_reset, units

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision import models
 
-from lightning_ke.masks import Bits, Channels, Mask, Shard, Whole, load_mask
+from lightning_ke.masks import Mask, load_mask
+from lightning_ke.packing import Bits, Channels, Shard, Whole
 from lightning_ke.splits import draw_mask
 from lightning_ke.structure import Axis, Cut, Structure
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_ke.arguments import check_choice
-from lightning_ke.masks import Bits, Mask
+from lightning_ke.masks import Mask
+from lightning_ke.packing import Bits
 from lightning_ke.phases.base import Phase, Scene, zero
 from lightning_ke.splits.base import check_rate
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_ke.masks import Bits, Channels, Entry, Mask, Whole
+from lightning_ke.masks import Mask
+from lightning_ke.packing import Bits, Channels, Entry, Whole
 from lightning_ke.resets.base import Reset
 from lightning_ke.sharding import gather
 from lightning_ke.units import StandIn, units

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_ke.masks import Entry, Mask, Whole, pack_drawn
+from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
+from lightning_ke.packing import Entry, Whole, pack_drawn
 from lightning_ke.splits.base import Split, SplitContext, StepScore
 
 

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from lightning_ke.masks import Entry, Mask, Whole
+from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below, named_modules, nearest_names
+from lightning_ke.packing import Entry, Whole
 from lightning_ke.splits.base import Split, SplitContext
 from lightning_ke.units import Unit, units
 

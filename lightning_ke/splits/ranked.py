@@ -11,8 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_ke.masks import Bits, Entry, Mask, Whole
+from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below, named_parameters
+from lightning_ke.packing import Bits, Entry, Whole
 from lightning_ke.splits.base import Split, SplitContext, check_rate
 from lightning_ke.units import units
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lightning_ke.keyed_rng import keyed_generator
-from lightning_ke.masks import Entry, Mask, Whole, pack_drawn
+from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below
+from lightning_ke.packing import Entry, Whole, pack_drawn
 from lightning_ke.splits.base import Split, SplitContext, check_rate
 from lightning_ke.units import units
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning_ke.masks import Mask, Whole
+from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below
+from lightning_ke.packing import Whole
 from lightning_ke.splits.base import Split, SplitContext
 from lightning_ke.units import Unit, units
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from lightning_ke.masks import Channels, Mask
+from lightning_ke.masks import Mask
+from lightning_ke.packing import Channels
 from lightning_ke.redrawing import redraw
 from lightning_ke.splits import draw_mask
 
