@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lightning_ke.arguments import check_choice, check_patterns, check_whole
+from lightning_ke.arguments import check_choice, check_whole
 from lightning_ke.capture import CallRecorder, call_of_example
 from lightning_ke.compatibility import (
     AnyNamespaceCallback,
@@ -19,31 +20,23 @@ from lightning_ke.compatibility import (
     check_trainer,
     choose_seed,
 )
-from lightning_ke.endings import GenerationEnd, check_fit_goals, check_goals, get_ending, plan_run
-from lightning_ke.fit_scoring import FitScorer, metrics_of_validation, prove, recalibrate_norm
+from lightning_ke.endings import GenerationEnd, check_fit_goals, get_ending, plan_run
+from lightning_ke.fit_scoring import FitValidations, metrics_of_validation, prove
 from lightning_ke.history import free_path, write_history_csv
 from lightning_ke.lost_ranks import advice_on
 from lightning_ke.masks import Mask
 from lightning_ke.phases import Phase
+from lightning_ke.recalibration import recalibrate_norm
 from lightning_ke.report.wandb import log_files
-from lightning_ke.resets import Reset, get_reset
+from lightning_ke.resets import Reset
 from lightning_ke.restart import install_horizon
-from lightning_ke.resume import (
-    begin_next_epoch,
-    between_epochs,
-    complete_progress,
-    end_epoch_in_full,
-    explain_unreadable,
-    loader_states,
-    rebuilds_loader_iterator,
-    rewind_loaders,
-    step_plateau_schedules,
-)
-from lightning_ke.run import EvolutionRun, Settings
-from lightning_ke.schedule import GenerationSchedule, RateByGeneration, get_schedule
+from lightning_ke.resume import Resumption, explain_unreadable
+from lightning_ke.run import EvolutionRun
+from lightning_ke.schedule import GenerationSchedule
+from lightning_ke.settings import Settings
 from lightning_ke.sharding import settle
 from lightning_ke.slim import extract_slim
-from lightning_ke.splits import Split, get_split
+from lightning_ke.splits import Split
 
 _log = logging.getLogger(__name__)
 
@@ -129,23 +122,25 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         check_whole("generations", generations, least=1)
         if not isinstance(epochs_per_generation, (list, tuple)):
             check_whole("epochs_per_generation", epochs_per_generation, least=1)
-        check_choice("norm", norm, ("keep", "reset"))
-        check_choice("optimizer", optimizer, ("new", "keep", "clear"))
-        check_choice("lr_schedule", lr_schedule, ("restart", "continue"))
         check_choice("score_fit", score_fit, ("epoch", "generation", False))
         check_choice("fit_norm", fit_norm, ("dense", "reestimate"))
-        check_patterns("exclude", exclude)
         check_whole("seed", seed, least=0)
-        goals = dict(stop_at or {})
-        check_goals(goals)
+        self._settings = Settings.of(
+            split,
+            rate,
+            ops,
+            reset,
+            norm=norm,
+            optimizer=optimizer,
+            lr_schedule=lr_schedule,
+            target=target,
+            exclude=exclude,
+            stop_at=stop_at,
+            schedule=schedule,
+            phases=phases,
+        )
         self._end = get_ending(end)
-        check_fit_goals(goals, self._end, score_fit)
-        schedule = get_schedule(schedule)
-        built = get_split(split, rate, ops)
-        if schedule is not None and schedule.rate:
-            built = RateByGeneration(built, schedule.rate)
-        options = (norm, optimizer, lr_schedule, target, tuple(exclude), goals)
-        self._settings = Settings(built, get_reset(reset), *options, schedule, tuple(phases or ()))
+        check_fit_goals(self._settings.stop_at, self._end, score_fit)
         self.generations = generations
         self.epochs_per_generation = epochs_per_generation
         self.score_fit = score_fit
@@ -154,17 +149,13 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self.seed = seed
         self._run: EvolutionRun | None = None
         self._recorder: CallRecorder | None = None
-        self._scorer: FitScorer | None = None
+        self._resumption: Resumption | None = None
+        self._validations = FitValidations(score_fit, fit_norm)
         self._fitting = False
-        self._restored_late = False  # until a strategy says that it reads checkpoints after it has built optimizers
-        self._scoring = False
         self._epoch_begins = True  # until the first batch of an epoch
-        self._idle = True  # until the first batch or validation of this process
-        self._loader_states: list[dict[str, Any]] = []  # of the checkpoint, until the training begins
-        self._plateau_is_due = False  # at the end of the checkpoint's epoch
         self._csv: Path | None = None
         self._set_data: Callable[[], None] | None = None
-        self._installed: list[Callable[[], None]] = []  # what takes our wrappers off module and Trainer again
+        self._installed = ExitStack()  # what takes our wrappers off module and Trainer again
 
     # What a user reads ----------------------------------------------------------------------------------------------
 
@@ -212,10 +203,9 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if not self._fitting:
             return
         settings = self._settings
-        self._installed.append(explain_unreadable(trainer))
+        self._installed.callback(explain_unreadable(trainer))
         check_trainer(trainer, pl_module, self.score_fit)
         check_sharding(trainer, settings.split, settings.reset, settings.phases, self.score_fit)
-        self._restored_late = trainer.strategy.restore_checkpoint_after_setup
         if trainer.fast_dev_run:
             rank_zero_info("KnowledgeEvolution: no generation ends in a `fast_dev_run`, so nothing will be redrawn.")
         # Trainer() without a length has 1000 epochs, one with `max_steps` or `max_time` has -1.
@@ -228,7 +218,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             run.load_state_dict(self._run.state_dict(), seed=self.seed)
         elif self._run is not None:
             rank_zero_info("KnowledgeEvolution: a new run begins; mask and history of the earlier one are forgotten.")
-        self._run, self._scorer, self._recorder = run, None, None
+        self._run, self._recorder, self._resumption = run, None, Resumption(trainer, run)
+        self._validations.forget()
         if settings.schedule is not None:
             settings.schedule.check(trainer)
             self._set_data = lambda: run.set_data(trainer)
@@ -236,19 +227,17 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if any(True for _ in pl_module.parameters()):  # else `configure_model` has yet to build the network
             run.check(pl_module)
         if settings.lr_schedule == "restart" and plan is not None:
-            self._installed.append(install_horizon(trainer, pl_module, lambda: run.horizon))
+            self._installed.callback(install_horizon(trainer, pl_module, lambda: run.horizon))
         # First of all callbacks, so that each of the others sees a generation's new weights, optimizer and schedule.
         trainer.callbacks = [self, *(callback for callback in trainer.callbacks if callback is not self)]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the mask, or listen to how the network is run if nothing says so yet."""
-        self._unwrap()
+        self._installed.close()
         run = self._require_run()
         if self._settings.schedule is not None and not run.resumed:
             self._settings.schedule.scale(trainer, 1)
-        # Before the sampler of the first epoch draws from it; `configure_optimizers` may have built the loader already.
-        if run.resumed and trainer.fit_loop._combined_loader is None:
-            run.restore_rng()
+        self._require_resumption().before_first_sampler(trainer)
         self._csv = free_path(Path(trainer.log_dir or trainer.default_root_dir) / "ke_history.csv")
         example = self.example_input if self.example_input is not None else pl_module.example_input_array
         if example is not None:
@@ -290,20 +279,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the wall clock and warn of schedules that are longer than a generation."""
         run = self._require_run()
-        self._epoch_begins = self._idle = True
-        if run.resumed and not between_epochs(trainer):
-            run.restore_rng()  # the loader's iterator, built in vain or put back to where it was, has drawn
-        elif run.resumed:
-            begin_next_epoch(trainer)
-            if self._plateau_is_due:
-                step_plateau_schedules(trainer, pl_module, run.metrics)
-            if rewind_loaders(trainer, self._loader_states):
-                run.restore_rng()
-                if not rebuilds_loader_iterator(trainer):
-                    iter(trainer.fit_loop._data_fetcher)
-        if run.resumed:
-            end_epoch_in_full(trainer)
-        self._loader_states = []
+        self._epoch_begins = True
+        self._require_resumption().begin(trainer, pl_module)
         run.take_up_mask(pl_module)
         run.begin(trainer)
 
@@ -311,37 +288,32 @@ class KnowledgeEvolution(AnyNamespaceCallback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Redraw the reset hypothesis if the last epoch closed a generation."""
-        run = self._require_run()
-        if run.resumed and self._idle and rebuilds_loader_iterator(trainer):
-            run.restore_rng()  # the iterator that is about to be replaced has already drawn
+        self._require_resumption().begin_epoch(trainer)
         self._begin_epoch(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Redraw, too, in an epoch that Lightning resumes without telling that it begins; show the generation."""
         if self._epoch_begins:
             self._begin_epoch(trainer, pl_module)
-            self._epoch_begins = self._idle = False
+            self._epoch_begins = self._require_resumption().idle = False
             pl_module.log("generation", float(self.generation), prog_bar=True, logger=False, on_step=True)
 
     def _begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         run = self._require_run()
         if run.begin_epoch(trainer, pl_module) and run.clock.generation <= self._settings.split.last_draw:
-            self._scorer = None  # it was cut by the old mask
+            self._validations.forget()  # what scores was cut by the old mask
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Let phases put weights back; remember the batch if statistics are to be re-estimated on the last ones."""
         self._require_run().after_step(trainer, pl_module)
-        if self.fit_norm == "reestimate" and self._scorer is not None:
-            self._scorer.recent.append(batch)
+        self._validations.remember(batch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the generation if this was its last epoch; changes no weight."""
         run = self._require_run()
-        if run.resumed and self._idle:
-            # This process has validated nothing: whatever monitors a metric gets that of the checkpoint.
-            pl_module.log_dict(run.metrics, logger=False)
+        self._require_resumption().end_epoch(pl_module)
         # Lightning also ends an epoch that `max_steps`, `max_time` or a stop cut short: the generation is not over.
         over = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if trainer.is_last_batch or not over:
@@ -366,38 +338,24 @@ class KnowledgeEvolution(AnyNamespaceCallback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide whether this validation scores the fit hypothesis, and build what does."""
-        fitting = self._fitting and not trainer.sanity_checking
-        if fitting:
-            self._require_run().begin_validation()
-            self._idle = False
-        self._scoring = fitting and self.mask is not None and self._score_is_due(trainer)
-        if self._scoring and self._scorer is None:
-            assert self.mask is not None
-            self._scorer = FitScorer(pl_module, self.mask, self.fit_norm)
-            if self._scorer.reason is not None:
-                rank_zero_warn(
-                    "KnowledgeEvolution: the fit hypothesis is scored as a masked network because it cannot be cut out "
-                    f"as a slim one: {self._scorer.reason}"
-                )
-
-    def _score_is_due(self, trainer: Trainer) -> bool:
-        if self.score_fit != "generation":
-            return self.score_fit == "epoch"
-        # True if no later validation falls into this generation.
-        run, every = self._require_run(), trainer.check_val_every_n_epoch or 1
-        return bool(trainer.current_epoch + every >= run.clock.first_epoch + run.horizon)
+        self._validations.active = None
+        if self._fitting and not trainer.sanity_checking:
+            run = self._require_run()
+            run.begin_validation()
+            self._require_resumption().idle = False
+            self._validations.begin(trainer, pl_module, run)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the copy that is the fit hypothesis begin its own validation."""
-        if self._scoring and self._scorer is not None:
-            self._scorer.begin_epoch(trainer, pl_module)
+        if self._validations.active is not None:
+            self._validations.active.begin_epoch(trainer, pl_module)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Put the batch aside before the module may change it."""
-        if self._scoring and self._scorer is not None:
-            self._scorer.begin_batch(pl_module, batch)
+        if self._validations.active is not None:
+            self._validations.active.begin_batch(pl_module, batch)
 
     def on_validation_batch_end(
         self,
@@ -411,13 +369,13 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """Score the fit hypothesis on the batch."""
         if self._recorder is not None:
             self._finish_recording(trainer, pl_module)
-        if self._scoring and self._scorer is not None:
-            self._scorer.score_batch(trainer, pl_module, batch_idx, dataloader_idx)
+        if self._validations.active is not None:
+            self._validations.active.score_batch(trainer, pl_module, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the fit hypothesis log what the module logs at the end of a validation."""
-        if self._scoring and self._scorer is not None:
-            self._scorer.end_epoch(trainer, pl_module)
+        if self._validations.active is not None:
+            self._validations.active.end_epoch(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this validation's scores: a checkpoint that is written next must hold them."""
@@ -436,9 +394,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let Lightning go on exactly where the checkpoint was written."""
         if self._fitting:
-            self._loader_states = loader_states(checkpoint)
-            state = checkpoint["callbacks"].get(self.state_key, {})
-            self._plateau_is_due = complete_progress(trainer, checkpoint, bool(state.get("validating")))
+            self._require_resumption().read(trainer, checkpoint, checkpoint["callbacks"].get(self.state_key, {}))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the run of a checkpoint.
@@ -453,28 +409,28 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             self._require_run().load_state_dict(state_dict, seed=self.seed)
             if self._set_data is not None:
                 self._set_data()
-            if self._restored_late:
-                self._require_run().check_horizon()
+            self._require_resumption().check()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave module and Trainer without a trace of this callback."""
-        self._unwrap()
-        self._scorer, self._fitting, self._set_data = None, False, None
+        self._installed.close()
+        self._validations.forget()
+        self._fitting, self._set_data = False, None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the module without a trace of this callback when something fails; say so if a process is lost."""
-        self._unwrap()
+        self._installed.close()
         advice = advice_on(exception, trainer.world_size, self.generation)
         if advice is not None:
             _log.error(advice)  # on every rank: each is cut off from the others
 
-    def _unwrap(self) -> None:
-        while self._installed:
-            self._installed.pop()()
-
     def _require_run(self) -> EvolutionRun:
         assert self._run is not None, "`setup` has not been called"
         return self._run
+
+    def _require_resumption(self) -> Resumption:
+        assert self._resumption is not None, "`setup` has not been called"
+        return self._resumption
 
 
 #: The same class under its long name.

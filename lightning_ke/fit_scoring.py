@@ -9,135 +9,33 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from lightning_ke.fit_copy import plain_attributes, private_copy, redirect
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_buffers, named_parameters
-from lightning_ke.sharding import has_shards, is_mesh, plain_modules, settle
+from lightning_ke.recalibration import reestimate_norm, training_step_runner
+from lightning_ke.sharding import has_shards, settle
 from lightning_ke.slim import SlimError, narrowing, proof_fits, refresh, tell_sizes, verify_slim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lightning_ke.compatibility import LightningModule, Trainer
+    from lightning_ke.run import EvolutionRun
 
 #: What every metric of the fit hypothesis is called: this, then the name under which the module logs it.
 FIT_PREFIX = "ke/fit/"
 #: Training batches that are remembered for re-estimating BatchNorm statistics.
 RECALIBRATION_BATCHES = 16
-
-
-class _Silent:
-    """Stands in for loggers, optimizers and schedulers: whatever the copy does to them has no effect."""
-
-    def __getattr__(self, name: str) -> Any:
-        return _Silent()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _Silent()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
-
-class _FitCopy:
-    """What a copy of a LightningModule does differently: it logs elsewhere and steps nothing.
-
-    Mixed into the copy's own class, so that `super()` and `isinstance` in the user's code keep working.
-    """
-
-    ke_log: Callable[..., None]
-
-    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        self.ke_log(name, value, *args, **kwargs)
-
-    def log_dict(self, dictionary: Any, *args: Any, **kwargs: Any) -> None:
-        from torchmetrics import MetricCollection
-
-        # As LightningModule.log_dict: the collection's own prefix applies and its states are not copied.
-        items = (
-            dictionary.items(keep_base=False, copy_state=False)
-            if isinstance(dictionary, MetricCollection)
-            else dictionary.items()
-        )
-        for name, value in items:
-            self.ke_log(name, value, *args, **kwargs)
-
-    @property
-    def logger(self) -> Any:
-        return _Silent()
-
-    @property
-    def loggers(self) -> list[Any]:
-        return []
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        """Say nothing: the dense pass has said it."""
-
-    def optimizers(self, use_pl_optimizer: bool = True) -> Any:
-        return _Silent()
-
-    def lr_schedulers(self) -> Any:
-        return _Silent()
-
-    def manual_backward(self, *args: Any, **kwargs: Any) -> None:
-        """Compute no gradient."""
-
-    def toggle_optimizer(self, *args: Any, **kwargs: Any) -> None:
-        """Leave `requires_grad` alone."""
-
-    def untoggle_optimizer(self, *args: Any, **kwargs: Any) -> None:
-        """Leave `requires_grad` alone."""
-
-    def clip_gradients(self, *args: Any, **kwargs: Any) -> None:
-        """There are no gradients."""
-
-
-def private_copy(pl_module: LightningModule, convert: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Any:
-    """Deep-copy a LightningModule without the Trainer, loggers, loaders and optimizers that it refers to.
-
-    Args:
-        pl_module: The module; its copy shares the Trainer and has its own weights, buffers and metric objects.
-        convert: Makes the copy of a parameter or buffer; None copies it as it is.
-    """
-    shared: dict[int, Any] = {}
-    for module in pl_module.modules():
-        for value in module.__dict__.values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:  # a loss that was kept, with its graph
-                shared[id(value)] = value.detach().clone()
-            elif is_mesh(value):
-                shared[id(value)] = value
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            if convert is not None and tensor is not None and id(tensor) not in shared:
-                shared[id(tensor)] = convert(tensor)
-    trainer = pl_module._trainer
-    if trainer is not None:
-        for item in (trainer, trainer.strategy, trainer.datamodule, *trainer.loggers, *trainer.callbacks):
-            if item is not None:
-                shared[id(item)] = item
-    try:
-        with plain_modules(pl_module):
-            twin = copy.deepcopy(pl_module, shared)
-    except Exception as error:
-        raise ValueError(
-            f"Expected {type(pl_module).__name__} to be copyable, so that its fit hypothesis can be scored, but "
-            f"copying it failed ({error}). Keep what cannot be copied out of the module, or use `score_fit=False`."
-        ) from error
-    twin._trainer = trainer  # a LightningModule leaves its Trainer behind when it is copied
-    # The cache maps id()s of the original's metric objects: stale in the copy.
-    twin._metric_attributes = None
-    for parameter in twin.parameters():
-        parameter.grad = None
-    return twin
 
 
 class FitScorer:
@@ -173,8 +71,8 @@ class FitScorer:
                 self.slim, self.reason = False, str(error)
         if not self.slim:
             self._copy = private_copy(pl_module)
-        self._plain = _plain_attributes(pl_module)
-        _redirect(self._copy, self._log)
+        self._plain = plain_attributes(pl_module)
+        redirect(self._copy, self._log)
         self._route: tuple[LightningModule, str] | None = None
 
     def refresh(self, pl_module: LightningModule) -> None:
@@ -190,7 +88,7 @@ class FitScorer:
             refresh(self._copy, pl_module, self._mask.structure)
         else:
             _refresh_masked(self._copy, pl_module, self._mask)
-        for name, value in _plain_attributes(pl_module).items():
+        for name, value in plain_attributes(pl_module).items():
             if self._plain.get(name) != value:
                 setattr(self._copy, name, value)
                 self._plain[name] = value
@@ -263,6 +161,64 @@ class FitScorer:
         self._route[0].log(f"{FIT_PREFIX}{name}", value, *args, **kwargs)
 
 
+class FitValidations:
+    """Decides which validations score the fit hypothesis, and keeps what does.
+
+    Args:
+        when: "epoch" scores in every validation, "generation" in the last one of each generation, False never.
+        fit_norm: As for `FitScorer`.
+
+    Attributes:
+        active: What scores the validation in progress, None if nothing does.
+    """
+
+    def __init__(self, when: Literal["epoch", "generation", False], fit_norm: str) -> None:
+        self.active: FitScorer | None = None
+        self._when = when
+        self._fit_norm = fit_norm
+        self._scorer: FitScorer | None = None
+
+    def forget(self) -> None:
+        """Let go of a copy that was cut by another mask, or belongs to another run."""
+        self.active = self._scorer = None
+
+    def begin(self, trainer: Trainer, pl_module: LightningModule, run: EvolutionRun) -> None:
+        """Decide about a validation, and build what scores it.
+
+        Args:
+            trainer: The Trainer at the beginning of a validation.
+            pl_module: The dense LightningModule.
+            run: The run.
+        """
+        self.active = None
+        if run.mask is None or not self._is_due(trainer, run):
+            return
+        if self._scorer is None:
+            self._scorer = FitScorer(pl_module, run.mask, self._fit_norm)
+            if self._scorer.reason is not None:
+                rank_zero_warn(
+                    "KnowledgeEvolution: the fit hypothesis is scored as a masked network because it cannot be cut out "
+                    f"as a slim one: {self._scorer.reason}"
+                )
+        self.active = self._scorer
+
+    def _is_due(self, trainer: Trainer, run: EvolutionRun) -> bool:
+        if self._when != "generation":
+            return self._when == "epoch"
+        # True if no later validation falls into this generation.
+        every = trainer.check_val_every_n_epoch or 1
+        return bool(trainer.current_epoch + every >= run.clock.first_epoch + run.horizon)
+
+    def remember(self, batch: Any) -> None:
+        """Keep a training batch if statistics are to be re-estimated on the last ones.
+
+        Args:
+            batch: The batch, on its device.
+        """
+        if self._fit_norm == "reestimate" and self._scorer is not None:
+            self._scorer.recent.append(batch)
+
+
 def prove(slim: nn.Module, model: nn.Module, mask: Mask) -> None:
     """Prove a slim network, or say that this takes more memory than a rank of a sharded network should be asked for.
 
@@ -284,22 +240,6 @@ def prove(slim: nn.Module, model: nn.Module, mask: Mask) -> None:
         )
 
 
-def _redirect(pl_module: Any, log: Callable[..., None]) -> None:
-    """Let a copy of a LightningModule log through a function and step nothing."""
-    kind = type(pl_module)
-    pl_module.__class__ = type(kind.__name__, (_FitCopy, kind), {"__module__": kind.__module__})
-    pl_module.__dict__["ke_log"] = log
-
-
-def _plain_attributes(pl_module: LightningModule) -> dict[str, Any]:
-    """Attributes of the module itself that a training may change (a margin, a temperature, a phase)."""
-    return {
-        name: value
-        for name, value in vars(pl_module).items()
-        if not name.startswith("_") and name != "training" and isinstance(value, (bool, int, float, str, type(None)))
-    }
-
-
 @torch.no_grad()
 def _refresh_masked(twin: nn.Module, model: nn.Module, mask: Mask) -> None:
     """Copy the dense weights, zero outside the fit hypothesis, one parameter at a time."""
@@ -311,78 +251,6 @@ def _refresh_masked(twin: nn.Module, model: nn.Module, mask: Mask) -> None:
     buffers = dict(named_buffers(model))
     for name, buffer in named_buffers(twin):
         buffer.copy_(buffers[name])
-
-
-def reestimate_norm(model: nn.Module, run: Callable[[Any], Any], batches: Iterable[Any]) -> int:
-    """Re-estimate the statistics of every BatchNorm as the plain mean over some batches.
-
-    Without it an early fit hypothesis looks far worse than it is: it was never trained alone, and the dense network's
-    statistics are not its own.
-
-    Args:
-        model: The network whose statistics are replaced; no weight changes.
-        run: Runs the network on one batch.
-        batches: Batches of training data.
-
-    Returns:
-        Number of batches that were used.
-    """
-    norms = [module for module in model.modules() if isinstance(module, _NormBase) and module.track_running_stats]
-    if not norms:
-        return 0
-    modes = {module: module.training for module in model.modules()}
-    momenta = [module.momentum for module in norms]
-    model.eval()  # so that dropout does not blur the estimate
-    used = 0
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # torch then keeps the cumulative mean
-            norm.train()
-        with torch.no_grad(), isolate_rng():
-            for batch in batches:
-                run(copy.deepcopy(batch))
-                used += 1
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
-    return used
-
-
-def recalibrate_norm(slim: LightningModule, batches: Iterable[Any]) -> None:
-    """Re-estimate the BatchNorm statistics of a slim LightningModule by its own `training_step`.
-
-    Args:
-        slim: The slim module.
-        batches: Batches of training data, for example the training loader; they are moved to the module's device.
-
-    Raises:
-        ValueError: If there is no batch.
-    """
-    kind = type(slim)
-    _redirect(slim, lambda *_, **__: None)
-    try:
-        step = training_step_runner(slim)
-        moved = (slim.transfer_batch_to_device(batch, slim.device, 0) for batch in batches)
-        used = reestimate_norm(slim, step, moved)
-    finally:
-        slim.__class__ = kind
-        del slim.__dict__["ke_log"]
-    if used == 0 and any(isinstance(module, _NormBase) for module in slim.modules()):
-        raise ValueError("Expected argument `recalibrate` to yield at least one batch, but it yielded none.")
-
-
-def training_step_runner(pl_module: Any) -> Callable[[Any], Any]:
-    """Return a function that runs a module's `training_step` on a batch, whether or not it takes a batch index.
-
-    Args:
-        pl_module: A LightningModule.
-    """
-    if is_param_in_hook_signature(pl_module.training_step, "batch_idx", min_args=2):
-        return lambda batch: pl_module.training_step(batch, 0)
-    return lambda batch: pl_module.training_step(batch)
 
 
 def metrics_of_validation(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:

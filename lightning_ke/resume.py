@@ -23,6 +23,92 @@ from lightning_ke.compatibility import class_names
 
 if TYPE_CHECKING:
     from lightning_ke.compatibility import LightningModule, Trainer
+    from lightning_ke.run import EvolutionRun
+
+
+class Resumption:
+    """Takes a run up exactly where its checkpoint was written; does nothing to one that begins.
+
+    Args:
+        trainer: The Trainer.
+        run: The run.
+
+    Attributes:
+        idle: True until the first batch or validation of this process.
+    """
+
+    def __init__(self, trainer: Trainer, run: EvolutionRun) -> None:
+        self.idle = True
+        self._run = run
+        self._after_optimizers = trainer.strategy.restore_checkpoint_after_setup
+        self._loader_states: list[dict[str, Any]] = []
+        self._plateau_is_due = False
+
+    def read(self, trainer: Trainer, checkpoint: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Complete a checkpoint's counters, in place, before Lightning reads them.
+
+        Args:
+            trainer: The Trainer, its data attached.
+            checkpoint: The checkpoint that Lightning has read.
+            state: What it holds of the run.
+        """
+        self._loader_states = loader_states(checkpoint)
+        self._plateau_is_due = complete_progress(trainer, checkpoint, bool(state.get("validating")))
+
+    def check(self) -> None:
+        """Refuse schedules that were built before the checkpoint was read and do not fit its generation."""
+        if self._after_optimizers:
+            self._run.check_horizon()
+
+    def before_first_sampler(self, trainer: Trainer) -> None:
+        """Go on with the checkpoint's random numbers before the first epoch's sampler draws from them.
+
+        Args:
+            trainer: The Trainer before its loaders are built; `configure_optimizers` may have built them already.
+        """
+        if self._run.resumed and trainer.fit_loop._combined_loader is None:
+            self._run.restore_rng()
+
+    def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do what is left to do of the checkpoint's epoch, or go on within it.
+
+        Args:
+            trainer: The Trainer at the beginning of the training.
+            pl_module: The module.
+        """
+        self.idle = True
+        run = self._run
+        if run.resumed and not between_epochs(trainer):
+            run.restore_rng()  # the loader's iterator, built in vain or put back to where it was, has drawn
+        elif run.resumed:
+            begin_next_epoch(trainer)
+            if self._plateau_is_due:
+                step_plateau_schedules(trainer, pl_module, run.metrics)
+            if rewind_loaders(trainer, self._loader_states):
+                run.restore_rng()
+                if not rebuilds_loader_iterator(trainer):
+                    iter(trainer.fit_loop._data_fetcher)
+        if run.resumed:
+            end_epoch_in_full(trainer)
+        self._loader_states = []
+
+    def begin_epoch(self, trainer: Trainer) -> None:
+        """Take back what the iterator that is about to be replaced has drawn.
+
+        Args:
+            trainer: The Trainer at the beginning of an epoch.
+        """
+        if self._run.resumed and self.idle and rebuilds_loader_iterator(trainer):
+            self._run.restore_rng()
+
+    def end_epoch(self, pl_module: LightningModule) -> None:
+        """Give the checkpoint's metrics to whatever monitors one, if this process has validated nothing itself.
+
+        Args:
+            pl_module: The module at the end of an epoch.
+        """
+        if self._run.resumed and self.idle:
+            pl_module.log_dict(self._run.metrics, logger=False)
 
 
 def explain_unreadable(trainer: Trainer) -> Callable[[], None]:

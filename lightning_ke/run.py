@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
@@ -19,36 +18,19 @@ from lightning_ke.history import weight_magnitudes
 from lightning_ke.keyed_rng import keyed_generator
 from lightning_ke.masks import Mask, is_digest
 from lightning_ke.naming import named_parameters
-from lightning_ke.phases import Phase, PhaseRunner, Scene
+from lightning_ke.phases import PhaseRunner, Scene
 from lightning_ke.redrawing import redraw, redrawable
 from lightning_ke.report.wandb import GenerationTables, describe_run
-from lightning_ke.resets import Reset
 from lightning_ke.restart import restart_optimizers, too_long_horizons
 from lightning_ke.rng import capture_rng, restore_rng
-from lightning_ke.schedule import GenerationSchedule
+from lightning_ke.settings import Settings
 from lightning_ke.sharding import has_shards, settle
-from lightning_ke.splits import Call, Split, SplitContext, check_splittable, draw_checked
+from lightning_ke.splits import Call, SplitContext, check_splittable, draw_checked
 
 if TYPE_CHECKING:
     from lightning_ke.compatibility import LightningModule, Trainer
 
 _STATE_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a user asked for (the arguments of `KnowledgeEvolution`, checked)."""
-
-    split: Split
-    reset: Reset
-    norm: Literal["keep", "reset"]
-    optimizer: Literal["new", "keep", "clear"]
-    lr_schedule: Literal["restart", "continue"]
-    target: str | None
-    exclude: tuple[str, ...]
-    stop_at: Mapping[str, float | str]
-    schedule: GenerationSchedule | None = None
-    phases: tuple[Phase, ...] = ()
 
 
 class EvolutionRun:
