@@ -162,7 +162,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     @property
     def mask(self) -> Mask | None:
         """Which weights are fit, by canonical name; None until the mask is drawn."""
-        return None if self._run is None else self._run.mask
+        return None if self._run is None else self._run.split.mask
 
     @property
     def generation(self) -> int:
@@ -172,7 +172,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     @property
     def history(self) -> list[dict[str, Any]]:
         """One record of plain types for each generation."""
-        return [] if self._run is None else self._run.history
+        return [] if self._run is None else self._run.records.history
 
     def slim_network(self, pl_module: LightningModule, recalibrate: Iterable[Any] | None = None) -> LightningModule:
         """Cut the fit hypothesis out as a LightningModule of its own, ready for `trainer.validate`.
@@ -225,7 +225,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             self._set_data = lambda: run.set_data(trainer)
             self._set_data()
         if any(True for _ in pl_module.parameters()):  # else `configure_model` has yet to build the network
-            run.check(pl_module)
+            run.split.check(pl_module)
         if settings.lr_schedule == "restart" and plan is not None:
             self._installed.callback(install_horizon(trainer, pl_module, lambda: run.horizon))
         # First of all callbacks, so that each of the others sees a generation's new weights, optimizer and schedule.
@@ -243,12 +243,12 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if example is not None:
             # As Lightning itself hands an example input to a network of any precision, on any device.
             example = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(example))
-            run.calls = (call_of_example(pl_module, example, self._settings.target),)
-        run.take_up_mask(pl_module)
-        if run.mask is not None:
+            run.split.calls = (call_of_example(pl_module, example, self._settings.target),)
+        run.split.take_up(pl_module, run.clock.generation, resumed=run.resumed)
+        if run.split.mask is not None:
             return
-        run.check(pl_module)
-        if self._settings.split.needs_calls and not run.calls:
+        run.split.check(pl_module)
+        if self._settings.split.needs_calls and not run.split.calls:
             self._recorder = CallRecorder(pl_module)
         elif self._settings.split.step_score is None:
             run.draw(trainer, pl_module)
@@ -257,7 +257,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """Draw the mask once the first batch has shown how the network is run."""
         if self._recorder is not None and self._recorder.calls:
             run = self._require_run()
-            run.calls, self._recorder = self._recorder.close(), None
+            run.split.calls, self._recorder = self._recorder.close(), None
             if self._settings.split.step_score is None:
                 run.draw(trainer, pl_module)
 
@@ -266,7 +266,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         run = self._require_run()
         if self._recorder is not None:
             self._finish_recording(trainer, pl_module)
-        if run.mask is None and self._recorder is None:
+        if run.split.mask is None and self._recorder is None:
             run.draw(trainer, pl_module)  # a split that needs gradients has waited for them
         if self.mask is None:
             raise ValueError(
@@ -274,14 +274,14 @@ class KnowledgeEvolution(AnyNamespaceCallback):
                 "can be traced, but neither its `forward` nor a submodule with weights was called. Give "
                 "`KnowledgeEvolution(example_input=...)`."
             )
-        run.observe_step(trainer, pl_module, optimizer)
+        run.before_step(trainer, pl_module, optimizer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the wall clock and warn of schedules that are longer than a generation."""
         run = self._require_run()
         self._epoch_begins = True
         self._require_resumption().begin(trainer, pl_module)
-        run.take_up_mask(pl_module)
+        run.split.take_up(pl_module, run.clock.generation, resumed=run.resumed)
         run.begin(trainer)
 
     # Generations ----------------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         over = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if trainer.is_last_batch or not over:
             run.end_epoch(trainer, pl_module)
-        run.gather_rng()
+        run.rng.gather()
         self._epoch_begins = True
         self._write_history(trainer)
 
@@ -341,7 +341,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self._validations.active = None
         if self._fitting and not trainer.sanity_checking:
             run = self._require_run()
-            run.begin_validation()
+            run.rng.begin_validation()
             self._require_resumption().idle = False
             self._validations.begin(trainer, pl_module, run)
 
@@ -381,9 +381,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """Keep this validation's scores: a checkpoint that is written next must hold them."""
         if self._fitting and not trainer.sanity_checking:
             assert trainer._results is not None
-            run = self._require_run()
-            run.remember_scores(trainer, *metrics_of_validation(trainer._results.metrics(on_step=False)["callback"]))
-            run.gather_rng()
+            scores = metrics_of_validation(trainer._results.metrics(on_step=False)["callback"])
+            self._require_run().end_validation(trainer, *scores)
 
     # State ----------------------------------------------------------------------------------------------------------
 

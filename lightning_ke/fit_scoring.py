@@ -191,10 +191,10 @@ class FitValidations:
             run: The run.
         """
         self.active = None
-        if run.mask is None or not self._is_due(trainer, run):
+        if run.split.mask is None or not self._is_due(trainer, run):
             return
         if self._scorer is None:
-            self._scorer = FitScorer(pl_module, run.mask, self._fit_norm)
+            self._scorer = FitScorer(pl_module, run.split.mask, self._fit_norm)
             if self._scorer.reason is not None:
                 rank_zero_warn(
                     "KnowledgeEvolution: the fit hypothesis is scored as a masked network because it cannot be cut out "

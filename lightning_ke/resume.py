@@ -67,7 +67,7 @@ class Resumption:
             trainer: The Trainer before its loaders are built; `configure_optimizers` may have built them already.
         """
         if self._run.resumed and trainer.fit_loop._combined_loader is None:
-            self._run.restore_rng()
+            self._run.rng.restore()
 
     def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what is left to do of the checkpoint's epoch, or go on within it.
@@ -79,13 +79,13 @@ class Resumption:
         self.idle = True
         run = self._run
         if run.resumed and not between_epochs(trainer):
-            run.restore_rng()  # the loader's iterator, built in vain or put back to where it was, has drawn
+            run.rng.restore()  # the loader's iterator, built in vain or put back to where it was, has drawn
         elif run.resumed:
             begin_next_epoch(trainer)
             if self._plateau_is_due:
-                step_plateau_schedules(trainer, pl_module, run.metrics)
+                step_plateau_schedules(trainer, pl_module, run.records.metrics)
             if rewind_loaders(trainer, self._loader_states):
-                run.restore_rng()
+                run.rng.restore()
                 if not rebuilds_loader_iterator(trainer):
                     iter(trainer.fit_loop._data_fetcher)
         if run.resumed:
@@ -99,7 +99,7 @@ class Resumption:
             trainer: The Trainer at the beginning of an epoch.
         """
         if self._run.resumed and self.idle and rebuilds_loader_iterator(trainer):
-            self._run.restore_rng()
+            self._run.rng.restore()
 
     def end_epoch(self, pl_module: LightningModule) -> None:
         """Give the checkpoint's metrics to whatever monitors one, if this process has validated nothing itself.
@@ -108,7 +108,7 @@ class Resumption:
             pl_module: The module at the end of an epoch.
         """
         if self._run.resumed and self.idle:
-            pl_module.log_dict(self._run.metrics, logger=False)
+            pl_module.log_dict(self._run.records.metrics, logger=False)
 
 
 def explain_unreadable(trainer: Trainer) -> Callable[[], None]:

@@ -80,10 +80,6 @@ class PhaseRunner:
         for phase in self._now():
             phase.after_step(scene)
 
-    def identity(self) -> list[dict[str, Any]]:
-        """What must not change within a run."""
-        return [phase.identity() for phase in self.phases]
-
     def state_dict(self) -> dict[str, Any]:
         """Which phases hold, and what they must remember."""
         return {"held": list(self._held), "phases": [phase.state_dict() for phase in self.phases]}

@@ -41,7 +41,9 @@ def run_world(size: int, program: Callable[..., Any], *args: Any) -> list[Any]:
         RuntimeError: With the traceback of the first rank that fails; the others are ended.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "tests.distributed.programs", "torch.distributed.checkpoint", "torch._dynamo", "omegaconf"])
+    context.set_forkserver_preload(
+        [__name__, "tests.distributed.programs", "torch.distributed.checkpoint", "torch._dynamo", "omegaconf"]
+    )
     port, ends, processes = free_port(), {}, []
     try:
         for rank in range(size):

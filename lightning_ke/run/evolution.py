@@ -1,0 +1,344 @@
+"""The generations of a run: how they open and close."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from lightning_ke.compatibility import early_stopping_fired, restart_early_stopping
+from lightning_ke.endings import FixedLength, GenerationEnd, reached
+from lightning_ke.generations import Clock, Plan
+from lightning_ke.naming import named_parameters
+from lightning_ke.phases import PhaseRunner, Scene
+from lightning_ke.redrawing import redraw
+from lightning_ke.report.wandb import describe_run
+from lightning_ke.restart import restart_optimizers, too_long_horizons
+from lightning_ke.run.drawing import RunMask, optimized
+from lightning_ke.run.identity import check_same_run, identity
+from lightning_ke.run.randomness import RunRandomness
+from lightning_ke.run.records import GenerationRecords
+from lightning_ke.settings import Settings
+from lightning_ke.sharding import settle
+
+if TYPE_CHECKING:
+    from lightning_ke.compatibility import LightningModule, Trainer
+
+_STATE_VERSION = 1
+
+
+class EvolutionRun:
+    """The generations of one training run.
+
+    Args:
+        settings: What the user asked for.
+        policy: What ends a generation.
+        plan: How the run is divided, None if no generation can end (`fast_dev_run`).
+        seed: Seed of mask and redrawn values, the same on all ranks.
+        world_size: Number of ranks.
+        rank: Number of this rank.
+
+    Attributes:
+        clock: Where in the run we are.
+        split: The mask, and what the split has seen.
+        records: What is written down of each generation.
+        rng: The random numbers of all ranks.
+        phases: Which phases hold.
+        resumed: True if the run goes on from a checkpoint.
+    """
+
+    def __init__(
+        self, settings: Settings, policy: GenerationEnd, plan: Plan | None, seed: int, world_size: int, rank: int
+    ) -> None:
+        self.settings = settings
+        self.policy = policy
+        self.plan = plan
+        self.clock = Clock()
+        self.split = RunMask(settings, seed)
+        self.records = GenerationRecords()
+        self.rng = RunRandomness(world_size, rank)
+        self.phases = PhaseRunner(settings.phases)
+        self.resumed = False
+        self._data_generation = 0  # for which the data module was last told what its batches are like
+
+    @property
+    def horizon(self) -> int:
+        """The most epochs that the generation in progress may last."""
+        return self.policy.horizon(self.clock.generation)
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the mask, before the first optimizer step.
+
+        Args:
+            trainer: The Trainer, its optimizers set up.
+            pl_module: The module, its weights initialised.
+        """
+        self.split.draw(trainer, pl_module)
+        self.phases.remember(pl_module)
+
+    def set_data(self, trainer: Trainer) -> None:
+        """Tell the data module which generation's batches come next.
+
+        Args:
+            trainer: The Trainer, its loaders not yet built.
+        """
+        if self.settings.schedule is not None:
+            clock = self.clock
+            self._data_generation = clock.closed + 1 if clock.redraw_is_due else clock.generation
+            self.settings.schedule.set_data(trainer, self._data_generation)
+
+    # Steps ----------------------------------------------------------------------------------------------------------
+
+    def before_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Let phases change the gradients, and a split that scores weights by them look at them.
+
+        Args:
+            trainer: The Trainer.
+            pl_module: The module, its gradients reduced over all ranks.
+            optimizer: The optimizer that is about to take the step.
+        """
+        if self.phases:
+            self.phases.before_step(self._scene(trainer, pl_module))
+        if self.settings.split.step_score is None:
+            return  # this runs at every step, for splits that never look, too
+        # Only in an epoch that can be the generation's last.
+        if not isinstance(self.policy, FixedLength) or self.clock.epochs + 1 >= self.horizon:
+            self.split.observe_step(pl_module, optimizer, trainer.current_epoch)
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let phases put back what a step must not have changed.
+
+        Args:
+            trainer: The Trainer.
+            pl_module: The module.
+        """
+        if self.phases:
+            self.phases.after_step(self._scene(trainer, pl_module))
+
+    def _scene(self, trainer: Trainer, pl_module: LightningModule) -> Scene:
+        return Scene(pl_module, trainer.optimizers, self.split.survivors, self.settings.target, self.clock.generation)
+
+    # Opening and closing generations --------------------------------------------------------------------------------
+
+    def begin(self, trainer: Trainer) -> None:
+        """Start the wall clock; warn of schedules that are longer than a generation.
+
+        Args:
+            trainer: The Trainer at the beginning of the training.
+
+        Raises:
+            ValueError: If it goes on with a run that was none of this callback's.
+        """
+        if not self.resumed and trainer.current_epoch > 0:
+            raise ValueError(
+                "Expected a checkpoint of a run with KnowledgeEvolution, but it holds no state of one. Load its "
+                "weights into the module and begin a new run (`load_from_checkpoint`, then `fit` without `ckpt_path`)."
+            )
+        settings = self.settings
+        if settings.lr_schedule == "restart" and self.plan is not None and self.plan.generations != 1:
+            for schedule in too_long_horizons(trainer, self.horizon):
+                rank_zero_warn(
+                    f"KnowledgeEvolution: {schedule}. It is restarted as it is written and never reaches its end; "
+                    "build it from `trainer.max_epochs` or `trainer.estimated_stepping_batches` to fit the generation."
+                )
+        if trainer.is_global_zero:
+            generations = None if self.plan is None else self.plan.generations
+            redrawing = {"reset": settings.reset.name, "norm": settings.norm, "optimizer": settings.optimizer}
+            asked = {**identity(settings, self.plan), "seed": self.split.seed, "generations": generations, **redrawing}
+            describe_run(trainer.loggers, {**asked, "lr_schedule": settings.lr_schedule})
+        self.clock.start()
+
+    def begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Redraw the reset hypothesis if a generation is closed, and say whether one was opened.
+
+        Args:
+            trainer: The Trainer at the beginning of an epoch.
+            pl_module: The module.
+        """
+        # A checkpoint of an epoch's last batch resumes behind that epoch's end, which is made up for here.
+        while not self.clock.redraw_is_due and trainer.current_epoch > self.clock.first_epoch + self.clock.epochs:
+            self._count_epoch(trainer, pl_module, None)
+        opened = self.clock.redraw_is_due
+        if opened:
+            # A signal of the cluster may ask for a checkpoint in the middle of it, from which all of it is redone.
+            self.rng.hold()
+            self._open_generation(trainer, pl_module)
+            self.rng.release()
+        if self.phases:
+            self.phases.begin_epoch(self._scene(trainer, pl_module), self.clock.epochs, self.horizon)
+        self.records.note_rate(trainer, self.clock.epochs)
+        return opened
+
+    def _open_generation(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        settle(pl_module)
+        settings, clock = self.settings, self.clock
+        generation = clock.closed + 1
+        self.phases.end_generation(self._scene(trainer, pl_module))
+        _tell(trainer, pl_module, "on_generation_end", clock.closed)
+        if settings.schedule is not None and self._data_generation != generation:
+            settings.schedule.reload(trainer, generation)
+            self._data_generation = generation
+        survivors = self.split.open_generation(pl_module, generation)
+        report = redraw(
+            pl_module,
+            survivors,
+            generation,
+            seed=self.split.seed,
+            reset=settings.reset,
+            norm=settings.norm,
+            exclude=settings.exclude,
+            only=optimized(trainer, pl_module),
+        )
+
+        def member(name: str) -> Callable[[], Tensor]:
+            return lambda: ~survivors[name]
+
+        restart_optimizers(
+            trainer,
+            {parameter: member(name) for name, parameter in named_parameters(pl_module) if name in report.redrawn},
+            optimizer=settings.optimizer,
+            lr_schedule=settings.lr_schedule,
+            epochs=self.policy.horizon(generation),
+        )
+        if settings.schedule is not None:
+            scaled = clock.generation if settings.lr_schedule == "continue" else None
+            settings.schedule.scale(trainer, generation, since=scaled)
+        self.split.forget_steps()  # not before: a checkpoint in the middle of all this begins it again
+        restart_early_stopping(trainer)
+        clock.open_next(trainer.current_epoch, trainer.global_step)
+        _tell(trainer, pl_module, "on_generation_start", generation)
+        self.records.open_generation()
+        of_all = "" if self.plan is None or self.plan.generations is None else f" of {self.plan.generations}"
+        rank_zero_info(f"KnowledgeEvolution: generation {generation}{of_all}, {report.total:,} weights redrawn.")
+        if report.kept_bare and generation == 2:
+            rank_zero_info(
+                "KnowledgeEvolution: never redrawn, because nothing says how their first values were drawn: "
+                f"{', '.join(report.kept_bare)}."
+            )
+
+    def end_validation(self, trainer: Trainer, dense: dict[str, float], fit: dict[str, float]) -> None:
+        """Keep the scores of a validation: a checkpoint that is written next must hold them.
+
+        Args:
+            trainer: The Trainer.
+            dense: Metrics of the dense network.
+            fit: Metrics of the fit hypothesis.
+        """
+        self.records.remember_scores(trainer, dense, fit)
+        self.rng.end_validation()
+        self.rng.gather()
+
+    def end_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the generation if the policy says that it ends; changes no weight.
+
+        Args:
+            trainer: The Trainer at the end of an epoch.
+            pl_module: The module.
+        """
+        self.records.remember_metrics(trainer)
+        self._count_epoch(trainer, pl_module, self.records.metrics)
+
+    def _count_epoch(self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float] | None) -> None:
+        """Count an epoch and close the generation if it ends; an epoch that is made up for has lost its metrics."""
+        clock, policy = self.clock, self.policy
+        clock.epochs += 1
+        over = clock.epochs >= self.horizon
+        ends = over
+        if metrics is not None and not isinstance(policy, FixedLength):
+            # The first rank decides for all: metrics that are not reduced differ from rank to rank.
+            ends = bool(trainer.strategy.broadcast(policy.ends(clock.generation, clock.epochs, metrics)))
+        if not ends:
+            return
+        clock.closed = clock.generation
+        done = bool(self.settings.stop_at) and metrics is not None and reached(self.settings.stop_at, metrics)
+        done = bool(trainer.strategy.broadcast(done)) if self.settings.stop_at else False
+        self._record(trainer, pl_module, "stop_at" if done else "length" if over else policy.reason)
+        self.records.log(trainer)
+        last = self.plan is not None and self.plan.generations is not None and clock.closed >= self.plan.generations
+        # A run whose length is that of its generations ends by itself.
+        shorter = trainer.max_epochs == -1 or not isinstance(policy, FixedLength)
+        trainer.should_stop = trainer.should_stop or done or (last and shorter)
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record a generation that the end of the run cut short, and what ended it.
+
+        Args:
+            trainer: The Trainer at the end of the training.
+            pl_module: The module.
+        """
+        unfinished = not self.clock.redraw_is_due and trainer.global_step > self.clock.first_step
+        if early_stopping_fired(trainer):
+            self._record(trainer, pl_module, "early_stopping")
+        elif unfinished:
+            cut = 0 <= trainer.max_steps <= trainer.global_step
+            self._record(trainer, pl_module, "max_steps" if cut else "stopped")
+
+    def _record(self, trainer: Trainer, pl_module: LightningModule, ended: str) -> None:
+        assert self.split.mask is not None
+        self.records.write(trainer, pl_module, self.split.mask, self.clock, ended)
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is needed to continue the run exactly, in plain types."""
+        return {
+            "version": _STATE_VERSION,
+            "settings": identity(self.settings, self.plan),
+            "clock": self.clock.state_dict(),
+            "policy": self.policy.state_dict(),
+            "reset": self.settings.reset.state_dict(),
+            "phases": self.phases.state_dict(),
+            **self.split.state_dict(),
+            **self.records.state_dict(),
+            **self.rng.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, seed: int | None) -> None:
+        """Go on with the run of a checkpoint.
+
+        Args:
+            state: What `state_dict` returned.
+            seed: The seed that the user asked for, if any.
+
+        Raises:
+            ValueError: If the user's settings contradict the run of the checkpoint.
+        """
+        if state.get("version") != _STATE_VERSION:
+            raise ValueError(
+                f"Expected a checkpoint with KnowledgeEvolution state version {_STATE_VERSION}, but got version "
+                f"{state.get('version')!r}. Resume it with the version of lightning_ke that wrote it."
+            )
+        asked = identity(self.settings, self.plan) | ({} if seed is None else {"seed": seed})
+        check_same_run(asked, {**state["settings"], "seed": state["seed"]}, state["clock"]["generation"])
+        self.clock = Clock.from_state_dict(state["clock"])
+        self.split.load_state_dict(state)
+        self.records.load_state_dict(state)
+        self.policy.load_state_dict(state["policy"])
+        self.phases.load_state_dict(state["phases"])
+        self.settings.reset.load_state_dict(state["reset"])
+        self.resumed = True
+        self.rng.load_state_dict(state)  # last: whatever draws has drawn
+
+    def check_horizon(self) -> None:
+        """Refuse schedules that were built before the checkpoint said how long the generation in progress is.
+
+        Raises:
+            ValueError: If they were built for a generation of another length.
+        """
+        first, now = self.policy.horizon(1), self.horizon
+        if self.settings.lr_schedule == "restart" and first != now:
+            raise ValueError(
+                f"Expected generations of one length to resume with ModelParallelStrategy, but the first has {first} "
+                f"epochs and generation {self.clock.generation} has {now}: Lightning builds a sharded network's "
+                "schedules before it reads the checkpoint. Use `lr_schedule='continue'`, or resume with "
+                "`strategy='ddp'`."
+            )
+
+
+def _tell(trainer: Trainer, pl_module: LightningModule, hook: str, generation: int) -> None:
+    """Tell module and data module, if they ask by a method of that name, of a generation that ends or starts."""
+    for listener in (pl_module, trainer.datamodule):
+        if hasattr(listener, hook):
+            getattr(listener, hook)(generation)

@@ -1,0 +1,50 @@
+"""What must not change within a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_ke.generations import Plan
+from lightning_ke.settings import Settings
+
+
+def identity(settings: Settings, plan: Plan | None) -> dict[str, Any]:
+    """What must not change within a run, in plain types.
+
+    Args:
+        settings: What the user asked for.
+        plan: How the run is divided, None if no generation can end.
+    """
+    epochs = None if plan is None else plan.epochs
+    return {
+        **settings.split.identity(),
+        "target": settings.target,
+        "epochs_per_generation": list(epochs) if isinstance(epochs, tuple) else epochs,
+        "schedule": None if settings.schedule is None else settings.schedule.identity(),
+        "phases": [phase.identity() for phase in settings.phases],
+    }
+
+
+def check_same_run(asked: Mapping[str, Any], saved: Mapping[str, Any], begun: int) -> None:
+    """Refuse to go on with a run under other settings.
+
+    Args:
+        asked: What the user asks for now.
+        saved: What the checkpoint's run was asked for.
+        begun: Number of the generation that the checkpoint was written in.
+
+    Raises:
+        ValueError: If they contradict each other.
+    """
+    asked, saved = dict(asked), dict(saved)
+    lengths = [settings["epochs_per_generation"] for settings in (asked, saved)]
+    if all(isinstance(length, list) for length in lengths):
+        # A longer list goes on with the same run, if it agrees about the generations that there have been.
+        asked["epochs_per_generation"], saved["epochs_per_generation"] = (length[:begun] for length in lengths)
+    for name, value in asked.items():
+        if saved.get(name) != value:
+            raise ValueError(
+                f"Expected `{name}={saved.get(name)!r}` as in the checkpoint, but got `{name}={value!r}`. Resume "
+                "with the checkpoint's value (more generations are allowed), or begin a new run without it."
+            )
