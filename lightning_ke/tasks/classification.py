@@ -25,18 +25,17 @@ class Classification(Task):
         scheduler: From the optimizer and a horizon to its schedule; the horizon is the Trainer's length in units of
             `interval`, and one generation's length under the `KnowledgeEvolution` callback. None for a constant rate.
         interval: Whether the schedule moves on every epoch or every step.
-        label_smoothing: Share of the target that is spread over all classes, in [0, 1); of the cross-entropy that is
-            the loss if none is given.
         config: How the backbone was built, in plain values, to be kept in the checkpoint.
-        loss: A criterion of scores and labels, or a `Loss`; None for the cross-entropy.
+        loss: A criterion of scores and labels, or a `Loss`; None for the cross-entropy with label smoothing 0.1, as
+            in the paper.
         auc: Whether the area under the ROC curve is logged, too: one class against the rest, the mean of all classes.
         calibration: Whether the expected calibration error is logged, too (`val_ece`, `test_ece`; 15 bins of equal
             width, the absolute distance of confidence and accuracy). It says nothing about how good the weights are on
             its own, and is none of the `monitors`.
 
     Raises:
-        ValueError: If the label smoothing is out of range, or (when training starts) the Trainer's length is unknown
-            and a schedule needs it.
+        ValueError: If the loss's label smoothing is out of range, or (when training starts) the Trainer's length is
+            unknown and a schedule needs it.
 
     Example:
         >>> import torch
@@ -52,21 +51,20 @@ class Classification(Task):
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
         interval: Literal["epoch", "step"] = "epoch",
-        label_smoothing: float = 0.1,
         config: Mapping[str, Any] | None = None,
         loss: nn.Module | None = None,
         auc: bool = False,
         calibration: bool = False,
     ) -> None:
-        smoothing = getattr(loss, "label_smoothing", label_smoothing)  # torch would refuse it in the first step
+        loss = nn.CrossEntropyLoss(label_smoothing=0.1) if loss is None else loss
+        smoothing = getattr(loss, "label_smoothing", 0.0)  # torch would refuse it in the first step
         if not 0 <= smoothing < 1:
             raise ValueError(
                 f"Expected argument `label_smoothing` to be in [0, 1), but got {smoothing}. The paper uses 0.1."
             )
-        loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing) if loss is None else loss
         super().__init__(backbone, loss, optimizer, scheduler, interval)
         config = dict(config) if config is not None else None
-        self.save_hyperparameters("num_classes", "interval", "label_smoothing", "config", "auc", "calibration")
+        self.save_hyperparameters("num_classes", "interval", "config", "auc", "calibration")
         top = {"acc": 1, "acc5": 5} if num_classes > 5 else {"acc": 1}
         metrics: dict[str, Metric] = {
             name: MulticlassAccuracy(num_classes, top_k=k, average="micro") for name, k in top.items()
