@@ -31,9 +31,13 @@ def build(node: Any, **arguments: Any) -> Any:
 
 
 @contextmanager
-def importable_from_here() -> Iterator[None]:
-    """Let a ``_target_`` name a module that lies in the current folder, after all that is installed."""
-    here = str(Path.cwd())
+def importable_from(folder: Path) -> Iterator[None]:
+    """Let a ``_target_`` name a module that lies in a folder, after all that is installed.
+
+    Args:
+        folder: The folder.
+    """
+    here = str(folder)
     added = here not in sys.path
     if added:
         sys.path.append(here)

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lightning_ke.app.answers import sentence_for
-from lightning_ke.app.build import build, build_optimizer, importable_from_here, plain, taken_by, target_of
+from lightning_ke.app.build import build, build_optimizer, importable_from, plain, taken_by, target_of
 from lightning_ke.app.checkpoints import AtomicCheckpointIO, LastCheckpoint, RunCheckpoint
 from lightning_ke.app.isolation import isolated
 from lightning_ke.app.loggers import run_loggers
@@ -42,7 +42,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> float | No
     Returns:
         The best value of ``config.monitor`` on validation; None if nothing was validated.
     """
-    with isolated(), importable_from_here():
+    with isolated(), importable_from(Path.cwd()):
         check_types(config)
         if config.threads is not None:
             torch.set_num_threads(config.threads)

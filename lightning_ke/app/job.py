@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from lightning_ke.app import folders as folders  # every process that runs a job must know how to name it
 from lightning_ke.app.answers import answered, line_of, sentence_for
 from lightning_ke.app.preflight import check_complete, check_one_process
-from lightning_ke.app.resume import check_same, relocated
+from lightning_ke.app.resume import absolute, check_same, relocated
 from lightning_ke.app.run_folder import RunFolder, is_first_process
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def job(config: DictConfig) -> float | None:
         The best value of the monitored metric, for the sweeper.
     """
     logging.raiseExceptions = False  # a full disk is said once, not by a traceback for every line of the log
-    settings = HydraConfig.get()
+    settings, config = HydraConfig.get(), absolute(config)
     record = RunFolder(Path(settings.runtime.output_dir))
     if settings.mode == RunMode.MULTIRUN:
         return _sweep_job(config, record)

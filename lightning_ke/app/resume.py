@@ -14,12 +14,15 @@ from lightning_ke.app.run_folder import RunFolder, is_first_process
 
 # How long a run is.
 _LENGTH = ("generations.count", "generations.epochs", "trainer.max_epochs")
+# Paths that the user gives.
+_PATHS = ("datamodule.root", "datamodule.file", "backbone.weights")
 # What may be different when a run goes on.
 _FREE = (
     *_LENGTH,
     "generations.stop_at",
     "threads",
     "datamodule.root",
+    "datamodule.file",
     "datamodule.download",
     "datamodule.num_workers",
     "trainer.accelerator",
@@ -51,7 +54,7 @@ def continue_run(folder: Path, overrides: Sequence[str]) -> None:
             f"Expected nothing but key=value beside resume=DIR, but got {flags[0]!r}. A sweep is continued by the "
             "command that began it."
         )
-    config = _compose(record, overrides)
+    config = absolute(_compose(record, overrides))
     saved = relocated(record.config, record)
     check_same(saved, config, record.path)
     longer = any(_select(saved, key) != _select(config, key) for key in _LENGTH)
@@ -63,10 +66,25 @@ def continue_run(folder: Path, overrides: Sequence[str]) -> None:
         )
         return
     _log_to(record.path / "ke-train.log")
+    from lightning_ke.app.build import importable_from
     from lightning_ke.app.experiment import run
 
-    with record.kept():
+    with record.kept(), importable_from(record.began_in):
         run(config, record.path, resume=True)
+
+
+def absolute(config: DictConfig) -> DictConfig:
+    """A configuration whose paths do not depend on the current folder: a run may go on from another one.
+
+    Args:
+        config: The configuration, as the user has written it in the current folder.
+    """
+    config = config.copy()
+    for key in _PATHS:
+        value = OmegaConf.select(config, key, throw_on_missing=False)
+        if isinstance(value, str):
+            OmegaConf.update(config, key, str(Path(value).expanduser().absolute()))
+    return config
 
 
 def relocated(config: DictConfig, record: RunFolder) -> DictConfig:

@@ -27,8 +27,8 @@ class RunFolder:
 
     ``config.yaml`` makes the folder a run's. ``status.json`` says ``state`` ("running", "finished", "failed" or
     "interrupted"), ``error`` (a sentence or null), ``started`` (ISO time), ``seconds`` (over all parts of a run that
-    was continued), ``host``, ``folder`` and, of a finished run, ``score``. A run that was killed has no chance to say
-    so: its state is still "running", but nobody holds its lock.
+    was continued), ``host``, ``folder``, ``began_in`` (the current folder when it began) and, of a finished run,
+    ``score``. A run that was killed has no chance to say so: its state is still "running", but nobody holds its lock.
 
     Args:
         path: The folder; it need not exist.
@@ -68,6 +68,11 @@ class RunFolder:
         return self.status.get("state") == "finished"
 
     @property
+    def began_in(self) -> Path:
+        """The current folder when the run began, where modules of the user's may lie."""
+        return Path(self.status.get("began_in", Path.cwd()))
+
+    @property
     def seconds(self) -> float:
         """How long the run has been at work, over all its parts."""
         return self._before + time.monotonic() - self._began
@@ -99,7 +104,8 @@ class RunFolder:
             self._before, self._began = float(status.get("seconds", 0.0)), time.monotonic()
             started = status.get("started") or datetime.now(timezone.utc).isoformat(timespec="seconds")
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-            self._write(state="running", error=None, started=started, host=platform.node(), score=None)
+            places = {"host": platform.node(), "began_in": str(self.began_in)}
+            self._write(state="running", error=None, started=started, **places, score=None)
             try:
                 yield
             except BaseException as error:

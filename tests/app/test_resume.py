@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Callback
 
+from lightning_ke.app.resume import absolute
 from lightning_ke.app.run_folder import RunFolder
+from tests.app.commands import composed
 from tests.app.processes import DEATHS, TINY, differences, ke_train
+from tests.data.layouts import picture
 
 
 class BlocksTables(Callback):
@@ -62,6 +65,36 @@ def test_a_longer_run_is_the_one_that_was_long_from_the_start(whole, tmp_path):
     assert not kept
     assert differences(whole, tmp_path / "moved") == []
     assert not (tmp_path / "out").exists()
+
+
+def test_paths_do_not_depend_on_the_current_folder(tmp_path):
+    config = absolute(composed("datamodule=folder", "datamodule.root=images", "backbone.weights='~/resnet.pth'"))
+    assert config.datamodule.root == str(tmp_path / "images")
+    assert config.backbone.weights == str(Path("~/resnet.pth").expanduser())
+    assert absolute(composed()) == composed()
+
+
+@pytest.mark.slow
+def test_it_goes_on_from_another_folder(tmp_path):
+    """Its data and a callback of the user's lie where the run began, and were named from there."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for part in ("train", "val", "test"):
+        for number in range(8):
+            picture(home / "images" / part / str(number % 2) / f"{number}.png", 30 * number)
+    (home / "mine_alone.py").write_text("from lightning.pytorch import Callback\nclass Note(Callback): ...\n")
+    mine = ["datamodule=folder", "datamodule.root=images", "datamodule.image_size=16"]
+    more = ["generations.count=1", "hydra.run.dir=out", "+callbacks.note._target_=mine_alone.Note"]
+    code, printed = ke_train(home, *TINY, *mine, *more)
+    assert code == 0, printed
+    elsewhere.mkdir()
+    code, printed = ke_train(elsewhere, "resume=../home/out", "generations.count=2")
+    assert code == 0, printed
+    # Data that have been moved are named from where the user is now.
+    shutil.move(home / "images", elsewhere / "moved")
+    code, printed = ke_train(elsewhere, "resume=../home/out", "generations.count=3", "datamodule.root=moved")
+    assert code == 0, printed
+    history = json.loads((home / "out" / "results.json").read_text())["history"]
+    assert [record["generation"] for record in history] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
