@@ -165,6 +165,11 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         return None if self._run is None else self._run.split.mask
 
     @property
+    def phases(self) -> list[str]:
+        """Names of the phases of the generation that hold now (`lightning_ke.phases`)."""
+        return [] if self._run is None else self._run.phases.held
+
+    @property
     def generation(self) -> int:
         """Number of the generation in progress, or of the last one once the run is over; from 1."""
         return 1 if self._run is None else self._run.clock.generation
@@ -283,6 +288,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self._require_resumption().begin(trainer, pl_module)
         run.split.take_up(pl_module, run.clock.generation, resumed=run.resumed)
         run.begin(trainer)
+        run.take_up_phases(trainer, pl_module)
+        self._installed.callback(run.phases.release, pl_module)
 
     # Generations ----------------------------------------------------------------------------------------------------
 

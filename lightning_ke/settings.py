@@ -83,6 +83,8 @@ class Settings:
         built = get_split(split, rate, ops)
         if schedule is not None and schedule.rate:
             built = RateByGeneration(built, schedule.rate)
+        for phase in phases or ():
+            phase.check(built)
         return cls(
             split=built,
             reset=get_reset(reset),

@@ -32,7 +32,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="folder of CSV, page and plot")
     options = parser.parse_args()
     study = STUDIES[options.study](options.setting, options.data, options.seeds)
-    folder = options.out / study.name
+    # One folder for all studies of a setting: an arm that several of them have is trained once.
+    folder = options.out / options.setting
     failed = [] if options.collect else run(study, folder, options.hours * 3600)
     table = collect(study, folder)
     if table.empty:

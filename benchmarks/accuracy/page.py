@@ -12,7 +12,8 @@ from benchmarks.accuracy.study import Study
 
 NOTE = """Written by `python -m benchmarks.accuracy {name}` from [`{name}.csv`]({name}.csv); do not edit.
 
-Every arm is trained for the same number of epochs. Its learning rate is the best of at least three on the validation
+Every arm is trained for the same number of epochs, unless its line below says otherwise; "training ops" compares what
+the training itself cost. Its learning rate is the best of at least three on the validation
 images at seed {seed}; weights, too, were chosen on validation, and the test images were used once. `±` is the standard
 deviation over seeds; a difference is the mean over paired seeds with its 95 % interval (Student's t), and counts only
 if the interval is above 0. With fewer than two seeds there is none. A test accuracy of one run has a standard error of

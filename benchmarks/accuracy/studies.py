@@ -69,9 +69,47 @@ def pilot(setting: Setting, data: str, seeds: Sequence[int]) -> Study:
         Arm("ke-10x20", "Knowledge Evolution, KELS r = 0.5, 10 generations", evolve(epochs, 10)),
         Arm("ke-3x66", "Knowledge Evolution, KELS r = 0.5, 3 generations", evolve(epochs, 3)),
     ]
+    return _study("pilot", "Pilot: does evolving pay at equal length?", arms, setting, data, seeds)
+
+
+def cheaper(setting: Setting, data: str, seeds: Sequence[int]) -> Study:
+    """What do generations cost at least? Each idea beside plain generations and both controls.
+
+    Args:
+        setting: "small" or "paper".
+        data: The folder that holds `flowers-102`.
+        seeds: Seeds of the comparison.
+    """
+    epochs = EPOCHS[setting]
+    shrinking = [epochs // 2, epochs // 4, epochs * 3 // 20, epochs // 10]
+    third = epochs // 3 // 5
+    arms = [
+        *(arm for arm in pilot(setting, data, seeds).arms if arm.name in ("long", "slim-scratch", "ke-5x40")),
+        Arm(
+            "ke-shrinking",
+            f"4 generations of {', '.join(map(str, shrinking))} epochs",
+            ["generations.count=4", f"generations.epochs={shrinking}".replace(" ", "")],
+        ),
+        Arm("ke-one-cosine", "one cosine over all 5 generations", evolve(epochs, 5, "redraw.lr_schedule=continue")),
+        Arm(
+            "ke-slim-first-5x40",
+            "the slim network alone for 70 % of each generation, then the dense one from there",
+            ["generations=slim_first", *evolve(epochs, 5)],
+        ),
+        Arm(f"ke-5x{third}", "generations of a third of the length", evolve(5 * third, 5)),
+        Arm("long-third", "the dense long baseline at a third of the length", evolve(epochs // 3, 1, UNSCORED)),
+        Arm(
+            "slim-scratch-third",
+            "the slim-sized network from scratch at a third of the length",
+            evolve(epochs // 3, 1, UNSCORED, f"backbone.width={SLIM_WIDTH[setting]}"),
+        ),
+    ]
+    return _study("cheaper", "Cheaper generations", arms, setting, data, seeds)
+
+
+def _study(name: str, title: str, arms: Sequence[Arm], setting: Setting, data: str, seeds: Sequence[int]) -> Study:
     base = [*(SMALL if setting == "small" else PAPER), CALIBRATION, f"datamodule.root={data}"]
-    title = "Pilot: does evolving pay at equal length?"
-    return Study("pilot", title, arms, "slim-scratch", base, RATES, seeds)
+    return Study(name, title, arms, "slim-scratch", base, RATES, seeds)
 
 
-STUDIES = {"pilot": pilot}
+STUDIES = {"pilot": pilot, "cheaper": cheaper}

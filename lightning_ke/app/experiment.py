@@ -74,7 +74,7 @@ def _train(
     evolution: KnowledgeEvolution,
     best: dict[str, ModelCheckpoint],
 ) -> float | None:
-    meter = Meter(record)
+    meter = Meter(record, evolution)
     last = LastCheckpoint(record.path / "checkpoints", evolution)
     view = RunView(evolution, config.monitor, bar=config.trainer.enable_progress_bar)
     with run_loggers(config) as loggers:
@@ -86,7 +86,7 @@ def _train(
         leave_group()
         if trainer.is_global_zero and evolution.history:
             device = trainer.strategy.root_device
-            Outcome(config, record, data, task, evolution, best, meter.images, device).report()
+            Outcome(config, record, data, task, evolution, best, meter.images, meter.slim_images, device).report()
             log_outcome(loggers, record.path)
     found = best["dense"].best_model_score
     score = None if found is None else float(found)

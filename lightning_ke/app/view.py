@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from lightning_ke.app.run_folder import RunFolder
 from lightning_ke.callback import KnowledgeEvolution
+from lightning_ke.phases import SlimFirst
 
 log = logging.getLogger(__name__)
 
@@ -142,17 +143,26 @@ class Meter(Callback):
 
     Args:
         folder: Whose books are kept.
+        evolution: Who says whether the slim network is trained alone.
+
+    Attributes:
+        images: Images that the dense network was trained on, each counted as often as it was seen.
+        slim_images: Those that the slim network alone was trained on.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.images = 0
-        self._folder = folder
+    def __init__(self, folder: RunFolder, evolution: KnowledgeEvolution) -> None:
+        self.images = self.slim_images = 0
+        self._folder, self._evolution = folder, evolution
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count a batch."""
-        self.images += extract_batch_size(batch) * trainer.world_size
+        images = extract_batch_size(batch) * trainer.world_size
+        if SlimFirst.name in self._evolution.phases:
+            self.slim_images += images
+        else:
+            self.images += images
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the time."""
@@ -161,7 +171,7 @@ class Meter(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The images so far."""
-        return {"images": self.images}
+        return {"images": self.images, "slim_images": self.slim_images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting.
@@ -169,7 +179,7 @@ class Meter(Callback):
         Args:
             state_dict: What `state_dict` returned.
         """
-        self.images = int(state_dict["images"])
+        self.images, self.slim_images = int(state_dict["images"]), int(state_dict["slim_images"])
 
 
 def _duration(seconds: float) -> str:

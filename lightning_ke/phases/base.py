@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below
 from lightning_ke.optimizer_state import clear_entries
 from lightning_ke.units import units
+
+if TYPE_CHECKING:
+    from lightning_ke.splits import Split
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Scene:
         survivors: What the redraw that opened the generation left alone; None in the first generation.
         target: Canonical name of the submodule to which cutting and redrawing is limited, None for all.
         generation: Number of the generation.
+        mask: What is fit; None until it is drawn, which in the first generation may need a batch.
     """
 
     model: nn.Module
@@ -34,6 +38,7 @@ class Scene:
     survivors: Mask | None
     target: str | None
     generation: int
+    mask: Mask | None = None
 
     def weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The weights of all layers within the target by canonical name; no biases, no norms."""
@@ -57,7 +62,7 @@ class Scene:
 class Phase(ABC):
     """A part of each generation in which training is different.
 
-    All four methods may be left out. Weights and gradients are changed in place, under ``torch.no_grad()``.
+    Every method may be left out. Weights and gradients are changed in place, under ``torch.no_grad()``.
 
     Args:
         begin: Where in a generation it begins, as a share of the generation's epochs in [0, 1).
@@ -91,6 +96,13 @@ class Phase(ABC):
         """
         return generation >= self.first_generation and self.begin * horizon <= epoch < self.end * horizon
 
+    def check(self, split: Split) -> None:
+        """Refuse a split with which the phase makes no sense, by a `ValueError`.
+
+        Args:
+            split: The run's split.
+        """
+
     def remember(self, model: nn.Module) -> None:
         """Look at the network before it is trained.
 
@@ -100,6 +112,13 @@ class Phase(ABC):
 
     def enter(self, scene: Scene) -> None:
         """Change the network when the phase begins, behind a redraw.
+
+        Args:
+            scene: What it acts on.
+        """
+
+    def take_up(self, scene: Scene) -> None:
+        """Go on in a resumed training in which the phase holds; the weights are those of the checkpoint.
 
         Args:
             scene: What it acts on.
@@ -126,10 +145,18 @@ class Phase(ABC):
             scene: What it acts on.
         """
 
+    def release(self, model: nn.Module) -> None:
+        """Let go of the network when training stops, be it in the middle of the phase; changes no weight.
+
+        Args:
+            model: The network.
+        """
+
     def identity(self) -> dict[str, Any]:
         """What must not change within a run, in plain types."""
         plain = (bool, int, float, str, type(None))
-        return {"phase": self.name, **{name: value for name, value in vars(self).items() if isinstance(value, plain)}}
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {"phase": self.name, **{name: value for name, value in own.items() if isinstance(value, plain)}}
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume, in plain, weights-only types."""

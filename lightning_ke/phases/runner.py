@@ -39,6 +39,25 @@ class PhaseRunner:
             phase.remember(model)
 
     @torch.no_grad()
+    def take_up(self, scene: Scene) -> None:
+        """Let the phases that hold go on in a resumed training.
+
+        Args:
+            scene: What they act on.
+        """
+        for phase in self._now():
+            phase.take_up(scene)
+
+    def release(self, model: nn.Module) -> None:
+        """Let every phase go of the network when training stops.
+
+        Args:
+            model: The network.
+        """
+        for phase in self.phases:
+            phase.release(model)
+
+    @torch.no_grad()
     def begin_epoch(self, scene: Scene, epoch: int, horizon: int) -> None:
         """Leave and enter phases.
 

@@ -117,8 +117,25 @@ class EvolutionRun:
         if self.phases:
             self.phases.after_step(self._scene(trainer, pl_module))
 
+    def take_up_phases(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let phases in whose middle a checkpoint was written go on.
+
+        Args:
+            trainer: The Trainer.
+            pl_module: The module, its weights in their places.
+        """
+        if self.resumed and self.phases:
+            self.phases.take_up(self._scene(trainer, pl_module))
+
     def _scene(self, trainer: Trainer, pl_module: LightningModule) -> Scene:
-        return Scene(pl_module, trainer.optimizers, self.split.survivors, self.settings.target, self.clock.generation)
+        return Scene(
+            pl_module,
+            trainer.optimizers,
+            self.split.survivors,
+            self.settings.target,
+            self.clock.generation,
+            self.split.mask,
+        )
 
     # Opening and closing generations --------------------------------------------------------------------------------
 

@@ -54,8 +54,8 @@ def test_a_terminal_gets_one_bar_for_the_whole_run(terminal, monkeypatch):
     """Two generations of two epochs of three batches, taken up after the first generation."""
     evolution = KnowledgeEvolution(generations=2, epochs_per_generation=2)
     record = {"generation": 1, "last_epoch": 1, "dense": {"val_acc": 0.5}, "fit": {"val_acc": 0.25}}
-    run = SimpleNamespace(history=[record], clock=SimpleNamespace(generation=2))
-    monkeypatch.setattr(evolution, "_run", run)
+    monkeypatch.setattr(KnowledgeEvolution, "history", [record])
+    monkeypatch.setattr(KnowledgeEvolution, "generation", 2)
     trainer = SimpleNamespace(is_global_zero=True, max_epochs=4, num_training_batches=3, current_epoch=2)
     shows = view.RunView(evolution, "val_acc")
     shows.on_train_start(trainer, None)

@@ -1,0 +1,118 @@
+"""Most of a generation is trained at the slim network's cost, and only its end in full width."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ke.phases.base import Phase, Scene, zero
+from lightning_ke.slim.within import SlimWithin
+from lightning_ke.structure import Structure
+from lightning_ke.units import units
+
+if TYPE_CHECKING:
+    from lightning_ke.splits import Split
+
+
+class SlimFirst(Phase):
+    """Train the slim network alone; behind the phase the dense network goes on from the function that it has learned.
+
+    While the phase holds, `training_step` runs on the kept channels alone, which costs what a slim network costs. The
+    weights that lead from channels of the reset hypothesis to kept ones are set to zero, so that the dense network
+    computes what the slim one does; they are what it begins to learn when the phase is over, together with the other
+    reset weights, which stay as they were drawn but for the optimizer's weight decay. Where channels are mixed outside
+    of weights (layer norms, attention whose heads are cut) the function changes when the width does.
+
+    Needs a structured split such as `kels`. A network that takes its input shapes from the first batch trains that
+    batch in full width; `example_input` avoids it.
+
+    Args:
+        end: Where in a generation it ends, as a share of the generation's epochs in (0, 1].
+        first_generation: As for every phase.
+
+    Raises:
+        ValueError: If an argument is out of range, or (from the callback) the split keeps no whole channels.
+
+    Source:
+        Growing without changing the function: "Net2Net: Accelerating Learning via Knowledge Transfer" (ICLR 2016).
+
+    Example:
+        >>> SlimFirst(end=0.7).holds(generation=1, epoch=6, horizon=10)
+        True
+    """
+
+    name: ClassVar[str] = "slim-first"
+
+    def __init__(self, end: float = 0.7, first_generation: int = 1) -> None:
+        super().__init__(0.0, end, first_generation)
+        self._within: SlimWithin | None = None
+
+    def check(self, split: Split) -> None:
+        """Refuse a split without a slim network."""
+        if not split.structured:
+            raise ValueError(
+                f"Expected a split that keeps whole channels, such as 'kels', for phase {self.name!r}, but got "
+                f"{split.name!r}, whose fit hypothesis is no smaller network. Use a structured split, or leave the "
+                "phase out."
+            )
+
+    def enter(self, scene: Scene) -> None:
+        """Cut the kept channels off from the others, and train them alone."""
+        if scene.mask is None:
+            return  # `after_step` begins when the first batch has shown what the network looks like
+        for weight, where in _from_reset_to_fit(scene):
+            zero(weight, where)
+        self.take_up(scene)
+
+    def take_up(self, scene: Scene) -> None:
+        """Train the kept channels alone."""
+        self.release(scene.model)
+        self._within = SlimWithin(scene.model, _structure(scene), "training_step")
+        # An attribute of the instance hides the method of its class, for Lightning's strategies, too.
+        scene.model.training_step = self._within  # type: ignore[assignment]
+
+    def after_step(self, scene: Scene) -> None:
+        """Begin behind the first batch if the mask was not known before it."""
+        if self._within is None:
+            self.enter(scene)
+
+    def leave(self, scene: Scene) -> None:
+        """Train in full width again; what was cut off begins without an optimizer's state."""
+        self.release(scene.model)
+        for weight, where in _from_reset_to_fit(scene):
+            scene.forget(weight, where)
+
+    def release(self, model: nn.Module) -> None:
+        """Give the network its own `training_step` back."""
+        if self._within is not None:
+            vars(model).pop("training_step", None)
+            self._within = None
+
+
+def _structure(scene: Scene) -> Structure:
+    assert scene.mask is not None
+    assert scene.mask.structure is not None, "`check` has refused every other split"
+    return scene.mask.structure
+
+
+def _from_reset_to_fit(scene: Scene) -> list[tuple[nn.Parameter, Tensor]]:
+    """Weights, and which of their entries lead from a channel that is not kept to one that is."""
+    structure = _structure(scene)
+    found = []
+    for unit in units(scene.model):
+        for local, weight in unit.weights.items():
+            cut = structure.cuts.get(unit.canonical(local))
+            if cut is None or isinstance(unit.module, nn.Embedding):
+                continue  # an embedding has no channels that it takes anything from
+            source, sink = (0, 1) if getattr(unit.module, "transposed", False) else (1, 0)
+            if cut.axes[source] < 0:
+                continue
+            where = torch.ones(cut.shape, dtype=torch.bool)
+            for dim, wanted in ((source, False), (sink, True)):
+                if cut.axes[dim] >= 0:
+                    shape = [-1 if at == dim else 1 for at in range(len(cut.shape))]
+                    where &= (structure.axes[cut.axes[dim]].member == wanted).cpu().view(shape)
+            found.append((weight, where.to(weight.device)))
+    return found
