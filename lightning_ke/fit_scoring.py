@@ -76,7 +76,7 @@ class FitScorer:
         self._route: tuple[LightningModule, str] | None = None
 
     def refresh(self, pl_module: LightningModule) -> None:
-        """Take over the dense network's present weights, statistics and plain attributes.
+        """Take over the dense network's present weights and statistics.
 
         Args:
             pl_module: The dense LightningModule.
@@ -88,10 +88,6 @@ class FitScorer:
             refresh(self._copy, pl_module, self._mask.structure)
         else:
             _refresh_masked(self._copy, pl_module, self._mask)
-        for name, value in plain_attributes(pl_module).items():
-            if self._plain.get(name) != value:
-                setattr(self._copy, name, value)
-                self._plain[name] = value
         if self._fit_norm == "reestimate" and self.recent:
             reestimate_norm(self._copy, training_step_runner(self._copy), self.recent)
 
@@ -105,13 +101,14 @@ class FitScorer:
         """Put a copy of the batch aside, before the module's `validation_step` may change it.
 
         Args:
-            pl_module: The dense LightningModule, whose weights are taken over before the first batch.
+            pl_module: The dense LightningModule, whose plain attributes are taken over before the first batch.
             batch: The batch, on its device.
         """
         if self._stale:
-            # Not when the epoch begins: by now weight averaging has put those weights in place that are validated.
-            self.refresh(pl_module)
-            self._stale = False
+            for name, value in plain_attributes(pl_module).items():
+                if self._plain.get(name) != value:
+                    setattr(self._copy, name, value)
+                    self._plain[name] = value
         self._batch = copy.deepcopy(batch)
 
     def score_batch(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int, dataloader_idx: int) -> None:
@@ -119,10 +116,16 @@ class FitScorer:
 
         Args:
             trainer: The Trainer.
-            pl_module: The dense LightningModule, through which the copy's metrics are logged.
+            pl_module: The dense LightningModule, through which the copy's metrics are logged and whose weights are
+                taken over with the first batch.
             batch_idx: Index of the batch.
             dataloader_idx: Index of its loader.
         """
+        if self._stale:
+            # By now weight averaging has put those weights in place that are validated, and DDP the first rank's
+            # BatchNorm statistics, with which all ranks validate the dense network.
+            self.refresh(pl_module)
+            self._stale = False
         arguments: tuple[Any, ...] = (self._batch,)
         self._batch = None
         if is_param_in_hook_signature(self._copy.validation_step, "batch_idx", min_args=2):

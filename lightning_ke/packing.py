@@ -18,6 +18,9 @@ from torch import Tensor
 from lightning_ke.sharding import Region, region_of
 from lightning_ke.structure import Structure
 
+# Entries that are packed at once, whole bytes of them.
+_PIECE = 2**20
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -54,12 +57,9 @@ class Bits:
     @classmethod
     def pack(cls, member: Tensor) -> Bits:
         """Pack a bool tensor of any shape."""
-        flat = member.detach().to("cpu", torch.uint8).flatten()
-        padded = torch.nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8)
-        return cls(
-            tuple(member.shape),
-            (padded * 2 ** torch.arange(8, dtype=torch.uint8, device="cpu")).sum(1, dtype=torch.uint8),
-        )
+        # In pieces, so that nothing of the tensor's size is made beside it.
+        pieces = torch.split(member.detach().flatten(), _PIECE)
+        return cls(tuple(member.shape), torch.cat([_pack(piece.to("cpu", torch.uint8)) for piece in pieces]))
 
     def tensor(self) -> Tensor:
         """Bool tensor of `shape`."""
@@ -209,6 +209,12 @@ def _row_ranges(shape: tuple[int, ...], step: int) -> Iterator[tuple[int, int]]:
     rows = shape[0] if shape else 1
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
+
+
+def _pack(flat: Tensor) -> Tensor:
+    """Eight entries a byte, lowest bit first; the last byte is filled up with zeros."""
+    padded = torch.nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8)
+    return (padded * 2 ** torch.arange(8, dtype=torch.uint8, device="cpu")).sum(1, dtype=torch.uint8)
 
 
 def _unpack(packed: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ def _world() -> dict[str, object]:
         "anomaly detection": torch.is_anomaly_enabled(),
         "matmul precision": torch.get_float32_matmul_precision(),
         "sys.path": list(sys.path),
+        "working directory": str(Path.cwd()),
     }
 
 
@@ -61,13 +62,15 @@ def leaves_nothing_behind(tmp_path, monkeypatch):
     """Fail a test that leaves global state changed; files go to an empty folder, seeds are taken back."""
     random.seed(0)
     torch.manual_seed(0)
+    home = Path.cwd()
+    os.chdir(tmp_path)  # a Trainer without a folder of its own writes to the current one
     before = _world()
-    monkeypatch.chdir(tmp_path)  # a Trainer without a folder of its own writes to the current one
     yield
     monkeypatch.undo()
     for key in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         os.environ.pop(key, None)
     after = _world()
+    os.chdir(home)
     leaked = [name for name in before if before[name] != after[name]]
     if "process group" in leaked:
         torch.distributed.destroy_process_group()

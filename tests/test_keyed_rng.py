@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lightning_ke
 from lightning_ke.keyed_rng import forked_rng, keyed_generator, stable_seed
 
 KEYS = st.lists(st.integers() | st.text(max_size=5), max_size=4).map(tuple)
@@ -27,7 +29,9 @@ def test_different_keys_have_different_seeds(first: tuple[int | str, ...], secon
 def test_a_seed_is_the_same_in_every_process() -> None:
     script = "from lightning_ke.keyed_rng import stable_seed; print(stable_seed(3, 'conv.weight'))"
     for hash_seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        # Each test has a folder of its own, from which a tree that is not installed is not found.
+        path = str(Path(lightning_ke.__file__).parents[1])
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": path}
         run = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
         )

@@ -18,6 +18,7 @@ LEAKS = {
     "default dtype": "torch.set_default_dtype(torch.float64)",
     "threads": "torch.set_num_threads(2)",
     "grad mode": "torch.set_grad_enabled(False)",
+    "working directory": "os.chdir('..')",
 }
 
 UNDONE = """

@@ -17,6 +17,9 @@ from lightning_ke.packing import Entry, Whole, pack_drawn
 from lightning_ke.splits.base import Split, SplitContext, check_rate
 from lightning_ke.units import units
 
+# Random numbers that are there at once.
+_PIECE = 2**20
+
 
 @dataclass(frozen=True)
 class Wels(Split):
@@ -99,8 +102,9 @@ class RandomEachGeneration(Wels):
 def random_subset(size: int, count: int, generator: torch.Generator) -> Tensor:
     """Draw `count` of `size` positions, every such set equally likely.
 
-    Sorting all of a large tensor's random numbers would take several times its memory. So only those close to the
-    expected threshold are looked at: all below it are in, and of the close ones just as many as are missing.
+    Sorting all of a large tensor's random numbers, or keeping them, would take several times its memory. So they are
+    drawn in pieces, and only those close to the expected threshold are looked at: all below it are in, and of the close
+    ones just as many as are missing.
 
     Args:
         size: Number of positions.
@@ -114,15 +118,21 @@ def random_subset(size: int, count: int, generator: torch.Generator) -> Tensor:
         >>> random_subset(1000, 300, torch.Generator().manual_seed(0)).sum()
         tensor(300)
     """
-    numbers = torch.rand(size, generator=generator)
     share = count / size
     margin = 6 * math.sqrt(share * (1 - share) / size) + 1 / size
+    begun = generator.get_state()
+    drawn = torch.empty(size, dtype=torch.bool, device="cpu")
     while True:
-        drawn = numbers < share - margin
-        close = torch.logical_and(numbers >= share - margin, numbers < share + margin).nonzero().flatten()
-        missing = count - int(drawn.sum())
+        found = []
+        for start, piece in zip(range(0, size, _PIECE), torch.split(drawn, _PIECE), strict=True):
+            numbers = torch.rand(len(piece), generator=generator, device="cpu")
+            torch.lt(numbers, share - margin, out=piece)
+            found.append((numbers < share + margin).logical_xor_(piece).nonzero().flatten() + start)
+        close = torch.cat(found)
+        missing = count - int(torch.count_nonzero(drawn))  # a sum of bools would take eight times their memory
         if 0 <= missing <= len(close):
             break
         margin = min(2 * margin, 1.0)
+        generator.set_state(begun)  # the same numbers once more
     drawn[close[torch.randperm(len(close), generator=generator)[:missing]]] = True
     return drawn

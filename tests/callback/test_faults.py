@@ -87,7 +87,7 @@ def with_code_in_it(good: Path, bad: Path) -> None:
         ),
         (empty, r"Expected `.*bad\.ckpt` to be a whole checkpoint, but it cannot be read"),
         (no_checkpoint_at_all, r"Expected `.*bad\.ckpt` to be a whole checkpoint, but it cannot be read"),
-        (with_code_in_it, r"Expected `.*bad\.ckpt` to be a whole checkpoint, but it cannot be read .*[Ww]eights.only"),
+        (with_code_in_it, r"Expected `.*bad\.ckpt` to be a whole checkpoint, but it cannot be read"),
         pytest.param(
             of_somebody_else,
             r"it holds no state of one",

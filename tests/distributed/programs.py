@@ -6,7 +6,6 @@ import ctypes
 import logging
 import os
 import subprocess
-import weakref
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +24,6 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Subset
 
 import lightning_ke as ke
@@ -34,6 +32,7 @@ from lightning_ke.naming import named_parameters
 from lightning_ke.sharding import gather
 from lightning_ke.slim import refresh
 from tests.callback.modules import CLASSES, Classifier, data, make_trainer
+from tests.memory import PeakMemory
 
 #: Width of the layers whose memory is measured.
 WIDE = 256
@@ -110,40 +109,6 @@ class CountCollectives(TorchDispatchMode):
         if func.namespace in {"c10d", "_c10d_functional", "c10d_functional"}:
             self.seen.append(str(func))
         return func(*args, **(kwargs or {}))
-
-
-class PeakMemory(TorchDispatchMode):
-    """Adds up the bytes of all tensors that are made inside it and still alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        if any(issubclass(kind, DTensor) for kind in types):
-            return NotImplemented
-        for tensor in tree_leaves((args, kwargs or {})):
-            self._see(tensor, 0)
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            self._see(tensor, 1)
-        return out
-
-    def _see(self, tensor: Any, counts: int) -> None:
-        if not isinstance(tensor, Tensor) or isinstance(tensor, DTensor) or tensor.device.type != "cpu":
-            return
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, counts * storage.nbytes()
-        if key not in self._known:
-            self._known.add(key)
-            self.alive += size
-            self.peak = max(self.peak, self.alive)
-            weakref.finalize(storage, self._freed, key, size)
-
-    def _freed(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.alive -= size
 
 
 class Watched(KnowledgeEvolution):

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+#: What a training imports while it runs; a busy machine would take seconds for it in each process.
+PRELOADED = [__name__, "tests.distributed.programs", "torch.distributed.checkpoint", "torch._dynamo", "omegaconf"]
 #: Seconds until a world that hangs is ended; no measure of speed.
 PATIENCE = 400
 
@@ -41,9 +43,7 @@ def run_world(size: int, program: Callable[..., Any], *args: Any) -> list[Any]:
         RuntimeError: With the traceback of the first rank that fails; the others are ended.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [__name__, "tests.distributed.programs", "torch.distributed.checkpoint", "torch._dynamo", "omegaconf"]
-    )
+    context.set_forkserver_preload(PRELOADED)
     port, ends, processes = free_port(), {}, []
     try:
         for rank in range(size):
