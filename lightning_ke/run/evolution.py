@@ -22,6 +22,7 @@ from lightning_ke.run.randomness import RunRandomness
 from lightning_ke.run.records import GenerationRecords
 from lightning_ke.settings import Settings
 from lightning_ke.sharding import settle
+from lightning_ke.signals import deferred_signals
 
 if TYPE_CHECKING:
     from lightning_ke.compatibility import LightningModule, Trainer
@@ -179,10 +180,10 @@ class EvolutionRun:
             self._count_epoch(trainer, pl_module, None)
         opened = self.clock.redraw_is_due
         if opened:
-            # A signal of the cluster may ask for a checkpoint in the middle of it, from which all of it is redone.
-            self.rng.hold()
-            self._open_generation(trainer, pl_module)
-            self.rng.release()
+            # A signal of the cluster may ask for a checkpoint at any moment. In the middle of this, some weights are
+            # redrawn and some are not, and a reset may build on what was there.
+            with deferred_signals():
+                self._open_generation(trainer, pl_module)
         if self.phases:
             self.phases.begin_epoch(self._scene(trainer, pl_module), self.clock.epochs, self.horizon)
         self.records.note_rate(trainer, self.clock.epochs)

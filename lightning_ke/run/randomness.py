@@ -23,29 +23,19 @@ class RunRandomness:
         self._world_size = world_size
         self._rank = rank
         self._states: list[dict[str, Any]] = []
-        self._held: dict[str, Any] | None = None  # what a validation or a redraw in progress began with
+        self._held: dict[str, Any] | None = None  # what a validation in progress began with
         self._validating = self._repeats_validation = False
-
-    def hold(self) -> None:
-        """Let a checkpoint that is written from here on begin again here."""
-        self._held = capture_rng()
-
-    def release(self) -> None:
-        """Let a checkpoint go on from where it is written."""
-        self._held = None
 
     def begin_validation(self) -> None:
         """Note that a checkpoint which is written before this validation ends has to begin it again."""
         if self._repeats_validation:
             self.restore()
             self._repeats_validation = False
-        self.hold()
-        self._validating = True
+        self._held, self._validating = capture_rng(), True
 
     def end_validation(self) -> None:
         """Note that a checkpoint goes on behind the validation."""
-        self.release()
-        self._validating = False
+        self._held, self._validating = None, False
 
     def gather(self) -> None:
         """Collect every rank's generators while all ranks are together: a checkpoint may be asked of one alone."""

@@ -57,10 +57,16 @@ class LastWord(Callback):
 
 
 def train(
-    folder: Path, seed: int, number: int = 0, where: str = "", checkpoint: Any = None, slurm: bool = False
+    folder: Path,
+    seed: int,
+    number: int = 0,
+    where: str = "",
+    checkpoint: Any = None,
+    slurm: bool = False,
+    name: str = "layer",
 ) -> None:
     seed_everything(seed)
-    reset: Any = get_reset("layer")
+    reset: Any = get_reset(name)
     if where == "redraw":
         draw, signalled = reset.draw, Signalled(number, where)
 
@@ -117,6 +123,19 @@ def test_a_terminated_run_goes_on_bit_for_bit(tmp_path: Path, whole: dict[str, t
 )
 @pytest.mark.parametrize("where", [slow("batch"), "validation", slow("epoch end"), "redraw"])
 def test_a_requeued_job_goes_on_bit_for_bit(tmp_path: Path, whole: dict[str, torch.Tensor], where: str) -> None:
+    assert_requeued(tmp_path, whole, where, "layer")
+
+
+@pytest.mark.slow
+def test_a_signal_within_a_redraw_that_builds_on_the_old_weights(tmp_path: Path) -> None:
+    """Shrinking twice what was shrunk already would be another network."""
+    (tmp_path / "whole").mkdir()
+    assert in_a_process(train, tmp_path / "whole", 0, 0, "", None, False, "shrink_perturb") == 0
+    (tmp_path / "requeued").mkdir()
+    assert_requeued(tmp_path / "requeued", torch.load(tmp_path / "whole" / "final.pt"), "redraw", "shrink_perturb")
+
+
+def assert_requeued(tmp_path: Path, whole: dict[str, torch.Tensor], where: str, reset: str) -> None:
     # A cluster of one: the job's own variables, and a scheduler that writes down what it is asked for.
     scheduler = tmp_path / "bin" / "scontrol"
     scheduler.parent.mkdir()
@@ -130,11 +149,11 @@ def test_a_requeued_job_goes_on_bit_for_bit(tmp_path: Path, whole: dict[str, tor
         "SLURM_LOCALID": "0",
     }
     job |= {"SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "localhost", "PATH": f"{scheduler.parent}:{os.environ['PATH']}"}
-    in_a_process(with_environment, job, train, tmp_path, 0, signal.SIGUSR1, where, None, True)
+    in_a_process(with_environment, job, train, tmp_path, 0, signal.SIGUSR1, where, None, True, reset)
     assert (tmp_path / "asked").read_text().split() == ["requeue", "7"]
     assert not (tmp_path / "final.pt").exists()
     # No path is given: on SLURM, Lightning finds the job's checkpoint itself.
-    assert in_a_process(with_environment, job, train, tmp_path, 99, 0, "", None, True) == 0
+    assert in_a_process(with_environment, job, train, tmp_path, 99, 0, "", None, True, reset) == 0
     assert same(whole, torch.load(tmp_path / "final.pt")) == []
 
 
