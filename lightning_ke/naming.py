@@ -19,6 +19,7 @@ _WRAPPER_ATTRIBUTES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 _WRAPPER_SEGMENT = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(_WRAPPER_ATTRIBUTES)})\.")
 # `module` is also an ordinary attribute name, so it only counts as a wrapper's below a module of one of these classes.
 _WRAPPER_CLASSES = frozenset({"DistributedDataParallel", "DataParallel"})
+_PERHAPS_WRAPPED = frozenset({*_WRAPPER_ATTRIBUTES, "module"})
 
 
 def canonical_name(name: str) -> str:
@@ -92,7 +93,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         True
     """
     while True:
-        if not model._modules:
+        if _PERHAPS_WRAPPED.isdisjoint(model._modules):
             return model
         attribute = next((name for name in _WRAPPER_ATTRIBUTES if name in model._modules), None)
         if attribute is None and "module" in model._modules:
@@ -126,12 +127,7 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     Args:
         model: A network, wrapped or not.
     """
-    seen = set()
-    for prefix, module in named_modules(model):
-        for name, parameter in module._parameters.items():
-            if parameter is not None and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield join_name(prefix, name), parameter
+    return own_parameters(named_modules(model))
 
 
 def named_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -140,12 +136,35 @@ def named_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     Args:
         model: A network, wrapped or not.
     """
+    return own_buffers(named_modules(model))
+
+
+def own_parameters(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield every parameter once, for whoever has the list of modules already.
+
+    Args:
+        modules: What `named_modules` found.
+    """
     seen = set()
-    for prefix, module in named_modules(model):
+    for prefix, module in modules:
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield f"{prefix}.{name}" if prefix else name, parameter
+
+
+def own_buffers(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield every buffer once, for whoever has the list of modules already.
+
+    Args:
+        modules: What `named_modules` found.
+    """
+    seen = set()
+    for prefix, module in modules:
         for name, buffer in module._buffers.items():
             if buffer is not None and id(buffer) not in seen:
                 seen.add(id(buffer))
-                yield join_name(prefix, name), buffer
+                yield f"{prefix}.{name}" if prefix else name, buffer
 
 
 def _walk(module: nn.Module, name: str, found: dict[int, tuple[str, nn.Module]]) -> None:

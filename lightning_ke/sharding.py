@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from lightning_ke.naming import named_parameters
 
+_PLAIN = frozenset({Tensor, nn.Parameter})
+
 #: Where in a whole tensor a part of it lies: one slice per dimension.
 Region = tuple[slice, ...]
 
@@ -33,7 +35,7 @@ def is_sharded(tensor: Tensor) -> bool:
         >>> is_sharded(torch.zeros(2))
         False
     """
-    return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
+    return type(tensor) not in _PLAIN and hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
 
 
 def has_shards(model: nn.Module) -> bool:

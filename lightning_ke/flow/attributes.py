@@ -13,8 +13,18 @@ from lightning_ke.flow.sites import Groups, Size
 #: Parts of names that speak of channels rather than of counts (heads, groups, blocks).
 _CHANNEL_WORDS = ("dim", "chan", "feat", "width", "size", "hidden", "planes", "chs", "inp", "oup")
 
-#: Parts of names that speak of neither.
+#: Parts of names that speak of neither: of the input's extent, of places in it, of an operation's options.
 _OTHER_WORDS = (
+    "image",
+    "img",
+    "input_size",
+    "patch",
+    "grid",
+    "resolution",
+    "height",
+    "seq",
+    "token",
+    "length",
     "stride",
     "kernel",
     "scale",
@@ -27,7 +37,6 @@ _OTHER_WORDS = (
     "ratio",
     "training",
 )
-
 
 #: Names of attributes that say how many channels enter and leave a module.
 _ENDS = {"in": ("in_channels", "in_features", "num_features"), "out": ("out_channels", "out_features")}

@@ -16,6 +16,9 @@ from lightning_ke.sharding import is_mesh, plain_modules
 _ATOMIC = frozenset(
     {int, float, bool, str, bytes, complex, type(None), type, type(len), type(lambda: None), torch.dtype}
 )
+_NO_TENSORS = _ATOMIC | {dict, OrderedDict, list, tuple, set}
+#: The containers that torch gives to every module.
+_OF_EVERY_MODULE = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, (dict, set)))
 #: How a module says that it wants to be copied in its own way.
 _OWN_WAYS = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__")
 #: What torch's modules inherit of these; the convolution's fills in what old pickles lack.
@@ -43,15 +46,23 @@ def _copy(network: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module:
     for module in plain:
         memo[id(module)] = object.__new__(type(module))
     for module in modules:
-        for value in (*module._parameters.values(), *module._buffers.values(), *module.__dict__.values()):
-            if isinstance(value, Tensor) and id(value) not in memo:
-                memo[id(value)] = convert(value)
-            elif is_mesh(value):
-                memo[id(value)] = value
+        for held in (module._parameters, module._buffers, module.__dict__):
+            for value in held.values():
+                if type(value) in _NO_TENSORS or id(value) in memo:
+                    continue
+                if isinstance(value, Tensor):
+                    memo[id(value)] = convert(value)
+                elif is_mesh(value):
+                    memo[id(value)] = value
     for module in plain:
-        held = vars(memo[id(module)])
+        own = vars(memo[id(module)])
         for name, value in vars(module).items():
-            held[name] = value if type(value) in _ATOMIC else _copied(value, memo)
+            if type(value) in _ATOMIC:
+                own[name] = value
+            elif name in _OF_EVERY_MODULE:  # no two modules share these
+                own[name] = type(value)() if not value else _copied(value, memo)
+            else:
+                own[name] = _copied(value, memo)
     copied: nn.Module = copy.deepcopy(network, memo)
     return copied
 
@@ -71,6 +82,8 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         for key, item in value.items():
             new[key if type(key) is str else _copied(key, memo)] = _copied(item, memo)
         return new
+    if kind is tuple and _ATOMIC.issuperset(map(type, value)):
+        return value
     if kind in (list, set) and not value:
         memo[id(value)] = kind()
         return memo[id(value)]

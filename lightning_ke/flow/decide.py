@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_ke import naming
 from lightning_ke.flow.attributes import slim_attributes
 from lightning_ke.flow.calls import record_calls
 from lightning_ke.flow.scales import lost_factors
@@ -76,10 +75,7 @@ def decide_structure(
     whole = settle(traced.variables, traced.groups)
     roots = traced.variables.roots()
     kept = decide(traced, rate, round_to, importance)[roots]
-    shapes = {
-        name: tuple(tensor.shape) for name, tensor in (*naming.named_parameters(model), *naming.named_buffers(model))
-    }
-    axes, cuts = _read_off(traced.leaves, kept, shapes)
+    axes, cuts = _read_off(traced, kept)
     attributes = slim_attributes(model, traced.sizes, whole, kept)
     structure = Structure(
         axes,
@@ -96,15 +92,13 @@ def decide_structure(
     return structure
 
 
-def _read_off(
-    leaves: Mapping[str, tuple[Tensor | None, ...]], kept: Tensor, shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[tuple[Axis, ...], dict[str, Cut]]:
+def _read_off(traced: Trace, kept: Tensor) -> tuple[tuple[Axis, ...], dict[str, Cut]]:
     """How every tensor is cut, and the distinct runs of kept channels that this takes."""
     axes: list[Axis] = []
     known: dict[bytes, int] = {}
     cuts = {}
     members = kept.numpy()
-    for name, dims in leaves.items():
+    for name, dims in traced.leaves.items():
         positions = []
         for dim in dims:
             key = b"\1" if dim is None else members[dim.numpy()].tobytes()
@@ -116,7 +110,7 @@ def _read_off(
                     axes.append(Axis(len(member), member.nonzero().squeeze(1).int()))
             positions.append(position)
         if any(position >= 0 for position in positions):
-            cuts[name] = Cut(shapes[name], tuple(positions))
+            cuts[name] = Cut(traced.shapes[name], tuple(positions))
     return tuple(axes), cuts
 
 

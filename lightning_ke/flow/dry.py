@@ -30,22 +30,23 @@ def tensors(values: Iterable[Any]) -> list[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             found.append(value)
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple)) and value and type(value[0]) not in (int, float, bool):
             found += tensors(value)
     return found
 
 
-def run(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def run(
+    func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], entering: Sequence[Tensor] | None = None
+) -> Any:
     """Run an operation; on meta tensors by the shortest way to its output shape.
 
     Args:
         func: The operator.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
+        entering: The tensors among its arguments, for whoever has found them already.
     """
-    found = tensors(args)
-    if kwargs:
-        found += tensors(kwargs.values())
+    found = tensors((args, tuple(kwargs.values()))) if entering is None else entering
     dry = [tensor.is_meta for tensor in found]
     if any(dry):
         if not all(dry):

@@ -8,13 +8,14 @@ A position is kept where the variables of all its layers are kept. A tensor with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Labels:
+class Labels(NamedTuple):
     """What is known of the positions of one tensor.
 
     Args:
@@ -42,7 +43,7 @@ def varying(layer: Tensor) -> tuple[int, ...]:
     Args:
         layer: One layer of some labels.
     """
-    return tuple(dim for dim, size in enumerate(layer.shape) if size > 1)
+    return tuple([dim for dim, size in enumerate(layer.shape) if size > 1])
 
 
 def along(layers: Sequence[Tensor], dim: int) -> list[Tensor]:
@@ -65,9 +66,63 @@ def compact(layer: Tensor, *, search: bool) -> Tensor:
     for dim in range(layer.dim()):
         if layer.shape[dim] > 1:
             first = layer.narrow(dim, 0, 1)
-            if layer.stride(dim) == 0 or (search and bool((layer == first).all())):
+            if layer.stride(dim) == 0 or (search and torch.equal(layer, first.expand_as(layer))):
                 layer = first
     return layer
+
+
+def reshaped(layer: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """The layer of a reshaped tensor.
+
+    Args:
+        layer: A layer of the tensor.
+        before: The tensor's shape.
+        after: Its new shape.
+    """
+    sizes, moved_sizes = list(before), list(after)
+    # Where the shapes meet, what lies between is reshaped on its own; without channels there, it stays without.
+    for dims, new_dims in _blocks(before, after):
+        if all(layer.shape[dim] == 1 for dim in dims):
+            for dim in dims:
+                sizes[dim] = 1
+            for dim in new_dims:
+                moved_sizes[dim] = 1
+    full = layer.expand(sizes)
+    moved = full.reshape(moved_sizes)
+    return compact(moved, search=moved.data_ptr() != full.data_ptr())
+
+
+def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[range, range]]:
+    """The smallest runs of dimensions of two shapes that hold equally many entries."""
+    if 0 in before:
+        return []
+    blocks = []
+    one = other = 0
+    while one < len(before) or other < len(after):
+        begin, new_begin = one, other
+        size, new_size = 1, 1
+        while size != new_size or (one, other) == (begin, new_begin):
+            if (size <= new_size and one < len(before)) or other == len(after):
+                size *= before[one]
+                one += 1
+            else:
+                new_size *= after[other]
+                other += 1
+        blocks.append((range(begin, one), range(new_begin, other)))
+    return blocks
+
+
+def distinct_rows(rows: Tensor) -> Tensor:
+    """The rows of a matrix without those that windows or batches repeat, in the order of their first appearance.
+
+    Args:
+        rows: Integer matrix.
+    """
+    heads = rows[:, 0].numpy()
+    first, inverse = np.unique(heads, return_index=True, return_inverse=True)[1:]
+    if len(first) == len(heads) or not torch.equal(rows[torch.from_numpy(first[inverse])], rows):
+        return rows
+    return rows[torch.from_numpy(np.sort(first))]
 
 
 def place(variables: Tensor, dim: int, ndim: int) -> Tensor:
@@ -78,9 +133,11 @@ def place(variables: Tensor, dim: int, ndim: int) -> Tensor:
         dim: The dimension that carries them.
         ndim: Number of dimensions of the labelled tensor.
     """
+    if ndim == 1:
+        return variables
     shape = [1] * ndim
-    shape[dim] = variables.numel()
-    return variables.reshape(shape)
+    shape[dim] = -1
+    return variables.view(shape)
 
 
 def loosened(before: Tensor, after: Tensor) -> frozenset[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import Labels, along, place
+from lightning_ke.flow.labels import Labels, distinct_rows, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -81,6 +81,8 @@ class Operation:
         tracer: The trace that it belongs to.
     """
 
+    __slots__ = ("args", "kwargs", "operator", "outputs", "tracer", "variables")
+
     def __init__(
         self,
         operator: torch._ops.OpOverload,
@@ -125,8 +127,13 @@ class Operation:
             like: The arguments that it was computed from; it counts as a weight if they all do.
             heads: The `Labels.heads` of an output that belongs to an attention.
         """
-        weight = bool(like) and all(self.labels(tensor).weight for tensor in like)
-        fixed = weight and all(self.labels(tensor).fixed for tensor in like)
+        weight = fixed = bool(like)
+        for tensor in like:
+            labels = self.tracer.labels(tensor)
+            fixed = fixed and labels.fixed
+            if not labels.weight:
+                weight = fixed = False
+                break
         self.tracer.label(output, Labels(tuple(layers), weight=weight, fixed=fixed, heads=heads))
 
     def run(self, layer: Tensor) -> Any:
@@ -147,9 +154,11 @@ class Operation:
         Returns:
             int64 tensor of shape (size of `dim`,).
         """
+        if layer.dim() == 1:
+            return layer
         if layer.numel() == layer.shape[dim]:
             return layer.reshape(-1)
-        rows = layer.movedim(dim, -1).reshape(-1, layer.shape[dim])
+        rows = distinct_rows(layer.movedim(dim, -1).reshape(-1, layer.shape[dim]))
         if rows.shape[0] > 1:
             self.variables.join(rows[:1], rows[1:])
         return rows[0]
@@ -161,13 +170,15 @@ class Operation:
             tensor: One of the operation's arguments.
             dim: A dimension of it, not negative.
         """
-        layers = self.labels(tensor).layers
-        if not layers:
-            return None
-        found = [self.uniform(layer, dim) for layer in along(layers, dim)]
-        for other in found[1:]:
-            self.variables.join(found[0], other)
-        return found[0] if found else None
+        found = None
+        for layer in self.tracer.labels(tensor).layers:
+            if layer.shape[dim] > 1:
+                own = self.uniform(layer, dim)
+                if found is None:
+                    found = own
+                else:
+                    self.variables.join(found, own)
+        return found
 
     def pin(self, layers: Iterable[Tensor]) -> None:
         """Keep all that some layers label.
@@ -200,11 +211,8 @@ class Operation:
             right_dim: Its dimension.
         """
         # One value everywhere (an initial hidden state) takes whatever size the other side has.
-        adapts = [
-            self.labels(tensor).uniform or dim in self.labels(tensor).loose
-            for tensor, dim in ((left, left_dim), (right, right_dim))
-        ]
-        if not any(adapts):
+        one, other = self.labels(left), self.labels(right)
+        if not (one.uniform or other.uniform or left_dim in one.loose or right_dim in other.loose):
             self.meet(self.channels(left, left_dim), self.channels(right, right_dim))
 
     def follow(self, tensor: Tensor | None, variables: Tensor | None, dim: int = 0) -> None:
@@ -215,8 +223,12 @@ class Operation:
             variables: Variables of shape (size of `dim`,), or None if those channels are always kept.
             dim: The dimension of the parameter that lies on the channels.
         """
-        if tensor is not None and not self.labels(tensor).uniform:
-            self.meet(self.channels(tensor, dim), variables)
+        if tensor is None:
+            return
+        layers, uniform = self.tracer.labels(tensor)[:2]
+        if not uniform:
+            own = layers[0] if len(layers) == 1 and layers[0].dim() == 1 else self.channels(tensor, dim)
+            self.meet(own, variables)
 
     def accompany(self, parameter: Tensor, tensor: Tensor) -> None:
         """Note that a parameter is added to a tensor, so that a factor on one must be put on the other as well.

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from lightning_ke import naming
 from lightning_ke.flow.attributes import tells_its_sizes
 from lightning_ke.flow.dry import tensors
+from lightning_ke.flow.layers import shortest_forward
 
 if TYPE_CHECKING:
     from lightning_ke.flow.tracer import Tracer
@@ -22,31 +24,45 @@ def running_modules(modules: Mapping[str, nn.Module], tracer: Tracer) -> Iterato
     """Keep the names and inputs of the running modules on a tracer's stack.
 
     Args:
-        modules: All modules of the network by canonical name.
+        modules: All modules of a private copy by canonical name.
         tracer: The trace.
     """
-    stack = tracer.modules
+    changed = [module for module in modules.values() if not isinstance(module, torch.jit.ScriptModule)]
+    before = [vars(module).get("forward") for module in changed]
     names = {id(module): name for name, module in modules.items()}
-    telling = {id(module) for module in modules.values() if tells_its_sizes(module)}
-
-    def enter(module: nn.Module, args: Any) -> None:
-        stack.append((names.get(id(module), tracer.module), args))
-        if id(module) in telling:
-            for tensor in tensors(args):
-                tracer.size(tensor, end="in")
-
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if id(module) in telling:
-            for tensor in tensors((output,)):
-                tracer.size(tensor, end="out")
-        stack.pop()
-
-    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
+    # Told by the forward of each module itself: torch's hooks for all modules cost several times as much.
+    for module in changed:
+        vars(module)["forward"] = _telling_forward(names[id(module)], module, tracer)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for module, forward in zip(changed, before, strict=True):
+            if forward is None:
+                del vars(module)["forward"]
+            else:
+                vars(module)["forward"] = forward
+
+
+def _telling_forward(name: str, module: nn.Module, tracer: Tracer) -> Callable[..., Any]:
+    """A module's forward that tells a tracer when it begins and ends."""
+    stack, forward = tracer.modules, shortest_forward(module, tracer)
+    tells = tells_its_sizes(module)
+
+    def telling(*args: Any, **kwargs: Any) -> Any:
+        stack.append((name, args))
+        try:
+            if not tells:
+                return forward(*args, **kwargs)
+            for tensor in tensors(args):
+                tracer.size(tensor, end="in")
+            output = forward(*args, **kwargs)
+            for tensor in tensors((output,)):
+                tracer.size(tensor, end="out")
+            return output
+        finally:
+            stack.pop()
+
+    return telling
 
 
 @contextmanager

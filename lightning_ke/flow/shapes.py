@@ -27,10 +27,11 @@ def empty(like: Tensor, shape: Sequence[int]) -> Tensor:
         like: Gives the dtype.
         shape: Its shape.
     """
-    strides, stride = [1] * len(shape), 1
-    for dim in range(len(shape) - 1, -1, -1):
-        strides[dim] = stride
-        stride *= max(shape[dim], 1)
+    strides, stride = [], 1
+    for size in reversed(shape):
+        strides.append(stride)
+        stride *= size or 1
+    strides.reverse()
     return torch.empty_strided(shape, strides, dtype=like.dtype, device=META)
 
 
@@ -69,13 +70,31 @@ def _binary(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
         return None
     if left.shape == right.shape and left.stride() == right.stride():
         return same(left)
+    if left.is_contiguous() and _fits(right, left) and (right.is_contiguous() or 1 not in left.shape[1:]):
+        return same(left)  # its order of dimensions decides where it has one, however the other lies in memory
     if not left.is_contiguous() or not right.is_contiguous():
         return None
-    for large, small in ((left, right), (right, left)):
-        pad = large.dim() - small.dim()
-        if pad >= 0 and all(size in (1, large.shape[pad + dim]) for dim, size in enumerate(small.shape)):
-            return same(large)
-    return None
+    return same(right) if _fits(left, right) else None
+
+
+def _fits(small: Tensor, large: Tensor) -> bool:
+    """Whether one tensor broadcasts to the shape of another."""
+    pad = large.dim() - small.dim()
+    return pad >= 0 and all(size in (1, large.shape[pad + dim]) for dim, size in enumerate(small.shape))
+
+
+def _bounded(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    """Clamping a floating-point tensor by numbers."""
+    return None if kwargs or not args[0].is_floating_point() else same(args[0])
+
+
+def _filled(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    tensor, mask = args[:2]
+    return same(tensor) if tensor.is_contiguous() and _fits(mask, tensor) else None
+
+
+def _roll(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    return empty(args[0], args[0].shape)
 
 
 def _binary_in_place(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
@@ -90,9 +109,12 @@ def _convolution(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     if tensor.shape[1] != weight.shape[1] * args[8] or (bias is not None and bias.shape != weight.shape[:1]):
         return None
     shape = [tensor.shape[0], weight.shape[0]]
-    for dim in range(spatial):
-        step, pad, spread = (option[dim if len(option) > 1 else 0] for option in (stride, padding, dilation))
-        room = tensor.shape[2 + dim] + 2 * pad - spread * (weight.shape[2 + dim] - 1) - 1
+    if not len(stride) == len(padding) == len(dilation) == spatial:
+        stride, padding, dilation = ([*option] * (spatial // len(option)) for option in (stride, padding, dilation))
+    for step, pad, spread, size, kernel in zip(
+        stride, padding, dilation, tensor.shape[2:], weight.shape[2:], strict=True
+    ):
+        room = size + 2 * pad - spread * (kernel - 1) - 1
         if room < 0:
             return None
         shape.append(room // step + 1)
@@ -132,10 +154,18 @@ def _mean(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     first, dims, keep = args[0], args[1], len(args) > 2 and args[2]
     if not dims or kwargs or not first.is_floating_point():
         return None
-    reduced = {dim % first.dim() for dim in dims}
-    return empty(
-        first, [1 if dim in reduced else size for dim, size in enumerate(first.shape) if keep or dim not in reduced]
-    )
+    return _reduced(first, dims, keep)
+
+
+def _vector_norm(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    first, dims, keep = args[0], args[2] if len(args) > 2 else None, len(args) > 3 and args[3]
+    return None if not dims or kwargs or not first.is_floating_point() else _reduced(first, dims, keep)
+
+
+def _reduced(tensor: Tensor, dims: Sequence[int], keep: bool) -> Tensor:
+    gone = {dim % tensor.dim() for dim in dims}
+    sizes = enumerate(tensor.shape)
+    return empty(tensor, [1 if dim in gone else size for dim, size in sizes if keep or dim not in gone])
 
 
 def _max_pool(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
@@ -198,6 +228,7 @@ SHAPES: dict[torch._ops.OpOverload, ShapeFunction] = {
     aten.gelu.default: _alike,
     aten.tanh.default: _alike,
     aten.sigmoid.default: _alike,
+    aten.exp.default: _alike,
     aten.hardtanh.default: _alike,
     aten.hardswish.default: _alike,
     aten.hardsigmoid.default: _alike,
@@ -218,6 +249,11 @@ SHAPES: dict[torch._ops.OpOverload, ShapeFunction] = {
     aten.bmm.default: _product,
     aten.addmm.default: _biased_product,
     aten.mean.dim: _mean,
+    aten.linalg_vector_norm.default: _vector_norm,
+    aten.clamp.default: _bounded,
+    aten.clamp_min.default: _bounded,
+    aten.masked_fill.Scalar: _filled,
+    aten.roll.default: _roll,
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.avg_pool2d.default: _average_pool,
     aten.cat.default: _cat,

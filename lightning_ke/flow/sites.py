@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from lightning_ke.flow.labels import varying
@@ -40,7 +42,8 @@ class Groups:
             variables: Where the joins are collected.
         """
         first = self.outer[:, :1]
-        variables.join(self.outer, first)
+        if self.outer.shape[1] > 1:
+            variables.join(self.outer, first)
         if self.inner is not None:
             variables.pin(self.inner)
             if self.other is None:
@@ -78,8 +81,7 @@ class Groups:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Size:
+class Size(NamedTuple):
     """A shape that an operation was asked for by a module's code.
 
     Args:
@@ -101,12 +103,13 @@ class Size:
             kept: Bool tensor that says of every variable whether it is kept.
         """
         shape = list(self.shape)
+        members = kept.numpy()  # quicker than torch where there are many small pieces
         for layer in self.layers:
-            member = kept[layer]
             dims = varying(layer)
             if len(dims) == 1:
-                shape[dims[0]] = int(member.sum())
+                shape[dims[0]] = int(np.count_nonzero(members[layer.reshape(-1).numpy()]))
                 continue
+            member = kept[layer]
             if bool(member.all()):
                 continue
             # The positions that any row keeps along each dimension; rows may keep others, but as many.

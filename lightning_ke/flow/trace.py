@@ -33,6 +33,7 @@ class Trace:
 
     Args:
         variables: The joined variables.
+        shapes: Shape of each parameter and buffer.
         leaves: For each parameter and buffer that may be cut, its variables per dimension (None along a single entry).
         producers: The output variables of every convolution, matrix product and embedding, in the order of their run.
         groups: The grouped convolutions and norms.
@@ -45,6 +46,7 @@ class Trace:
     """
 
     variables: Variables
+    shapes: Mapping[str, tuple[int, ...]]
     leaves: Mapping[str, tuple[Tensor | None, ...]]
     producers: Sequence[Tensor]
     groups: Sequence[Groups]
@@ -109,14 +111,16 @@ def _refuse(model: nn.Module) -> None:
 def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert: Callable[[Tensor], Tensor]) -> Trace:
     network = private_copy(naming.unwrap(model), convert)
     tracer = Tracer(Variables())
-    leaves = label_leaves(tracer, network, target)
-    parameters = dict(naming.named_parameters(network))
+    modules = dict(naming.named_modules(network))
+    leaves = label_leaves(tracer, modules, target)
+    parameters = dict(naming.own_parameters(modules.items()))
+    buffers = dict(naming.own_buffers(modules.items()))
 
     def reached(name: str) -> bool:
         return id(parameters[name]) in tracer.reached
 
     network.eval()
-    run_calls(tracer, network, calls, convert)
+    run_calls(tracer, modules, calls, convert)
     scalars = list(tracer.scalars)
     unreached = [name for name in parameters if not reached(name)]
     train_only: tuple[str, ...] = ()
@@ -126,7 +130,7 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
             module.training = any(True for _ in module.children())
         before = tracer.mark()
         try:
-            run_calls(tracer, network, calls, convert)
+            run_calls(tracer, modules, calls, convert)
         except Exception:  # whatever train mode needs (targets, a loss): what it would have reached stays whole
             tracer.forget_since(before)
         else:
@@ -138,6 +142,7 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
                 tracer.variables.pin(dim)
     return Trace(
         tracer.variables,
+        {name: tuple(tensor.shape) for name, tensor in (*parameters.items(), *buffers.items())},
         leaves,
         tracer.producers,
         tracer.groups,
@@ -150,19 +155,21 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
     )
 
 
-def label_leaves(tracer: Tracer, network: nn.Module, target: str | None) -> dict[str, tuple[Tensor | None, ...]]:
+def label_leaves(
+    tracer: Tracer, modules: Mapping[str, nn.Module], target: str | None
+) -> dict[str, tuple[Tensor | None, ...]]:
     """Give every dimension of every parameter and buffer its own variables.
 
     Args:
         tracer: The trace that begins.
-        network: The private copy that it will run.
+        modules: The modules of the private copy that it will run, by canonical name.
         target: Canonical name of the submodule to which cutting is limited.
 
     Returns:
         For each tensor its variables per dimension, None along a dimension that is always kept.
     """
     leaves: dict[str, tuple[Tensor | None, ...]] = {}
-    held = (*naming.named_parameters(network), *naming.named_buffers(network))
+    held = (*naming.own_parameters(modules.items()), *naming.own_buffers(modules.items()))
     cut = {name: [size > 1 and naming.is_below(name, target) for size in tensor.shape] for name, tensor in held}
     sizes = [size for name, tensor in held for size, inside in zip(tensor.shape, cut[name], strict=True) if inside]
     runs = iter(tracer.variables.new_runs(sizes))
@@ -174,20 +181,19 @@ def label_leaves(tracer: Tracer, network: nn.Module, target: str | None) -> dict
 
 
 def run_calls(
-    tracer: Tracer, network: nn.Module, calls: Sequence[Call], convert: Callable[[Tensor], Tensor]
+    tracer: Tracer, modules: Mapping[str, nn.Module], calls: Sequence[Call], convert: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
     """Run a network's calls under a trace and pin what they return.
 
     Args:
         tracer: The trace.
-        network: A private copy.
+        modules: The modules of a private copy, by canonical name.
         calls: How it is run.
         convert: Makes the copy of one input tensor.
 
     Returns:
         The tensors that the calls returned, in order.
     """
-    modules = dict(naming.named_modules(network))
     outputs = []
     for call in calls:
         args, kwargs = copy_inputs((tuple(call.args), dict(call.kwargs)), convert)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from lightning_ke.flow import rules as rules  # fills the table of rules
 from lightning_ke.flow.dry import run, tensors
 from lightning_ke.flow.labels import Labels, loosened
 from lightning_ke.flow.mode import OperationMode
-from lightning_ke.flow.registry import FlowError, Operation, find_rule
+from lightning_ke.flow.registry import FlowError, Operation, Rule, find_rule
 from lightning_ke.flow.rules.elementwise import elementwise, is_elementwise
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.variables import Variables
@@ -51,7 +50,18 @@ SCALINGS = frozenset(
 
 #: Under which names a tensor of a private copy holds its labels, with the tracer that gave them, and its origin.
 _LABELS, _VIEW = "_lightning_ke_labels", "_lightning_ke_view"
-_UNLABELLED = (None, Labels())
+_NOTHING, _SPREADING = Labels(), Labels(uniform=True)
+_UNLABELLED = (None, _NOTHING)
+
+
+class _Kind(NamedTuple):
+    """What a trace asks of an operator at each of its operations."""
+
+    rule: Rule | None
+    uniform: bool
+    scaling: bool
+    view: bool
+    writes: bool
 
 
 class Tracer(OperationMode):
@@ -74,6 +84,7 @@ class Tracer(OperationMode):
         self.scalars: list[tuple[torch._ops.OpOverload, float, tuple[Tensor, ...]]] = []
         self.modules: list[tuple[str, tuple[Any, ...]]] = []
         self.reached: set[int] = set()
+        self._kinds: dict[int, _Kind] = {}  # by identity: torch hashes operators in Python
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tracer:
         """Tensors know their tracer; code that copies one means the tensor alone."""
@@ -94,8 +105,8 @@ class Tracer(OperationMode):
         Args:
             tensor: A tensor of the traced forward.
         """
-        tracer, labels = vars(tensor).get(_LABELS, _UNLABELLED)
-        return labels if tracer is self else _UNLABELLED[1]
+        tracer, labels = tensor.__dict__.get(_LABELS, _UNLABELLED)
+        return labels if tracer is self else _NOTHING
 
     def label(self, tensor: Tensor, labels: Labels) -> None:
         """Label a tensor.
@@ -115,7 +126,7 @@ class Tracer(OperationMode):
             labels: Labels of the other tensor.
             layers: The layers.
         """
-        self.label(tensor, replace(labels, layers=tuple(layers)))
+        self.label(tensor, labels._replace(layers=tuple(layers)))
 
     def size(self, tensor: Tensor, layers: Sequence[Tensor] | None = None, end: str = "") -> None:
         """Note that the running module's code asked for a shape that carries channels.
@@ -131,19 +142,29 @@ class Tracer(OperationMode):
 
     def operate(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """See `OperationMode`."""
-        result = self.execute(func, args, kwargs)
-        outputs = tensors((result,))
+        entering = tensors(args)
+        if kwargs:
+            entering += tensors(kwargs.values())
+        result = self.execute(func, args, kwargs, entering)
+        outputs = [result] if isinstance(result, Tensor) else tensors((result,))
         if outputs:
-            self._follow(func, args, kwargs, outputs)
-            if func in SCALINGS and not isinstance(args[1], Tensor):
+            kind = self._kinds.get(id(func)) or self._kind(func)
+            self._follow(kind, Operation(func, args, kwargs, outputs, self), entering)
+            if kind.scaling and not isinstance(args[1], Tensor):
                 self.scalars.append((func, float(args[1]), self.labels(outputs[0]).layers))
-            if is_view(func):
+            if kind.view:
                 for index, output in enumerate(outputs):
                     vars(output)[_VIEW] = View(args[0], func, args[1:], kwargs, None if output is result else index)
-            elif _VIEW in vars(outputs[0]) and func._schema.is_mutable:
+            elif kind.writes and _VIEW in vars(outputs[0]):
                 self._write_back(outputs[0])
             self.finish(func, args, kwargs, outputs)
         return result
+
+    def _kind(self, func: torch._ops.OpOverload) -> _Kind:
+        rule = find_rule(func) or (elementwise if is_elementwise(func) else None)
+        kind = _Kind(rule, func in _UNIFORM, func in SCALINGS, is_view(func), func._schema.is_mutable)
+        self._kinds[id(func)] = kind
+        return kind
 
     def finish(
         self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[Tensor]
@@ -157,42 +178,48 @@ class Tracer(OperationMode):
             outputs: The tensors it returned.
         """
 
-    def execute(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def execute(
+        self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], entering: Sequence[Tensor]
+    ) -> Any:
         """Run an operation.
 
         Args:
             func: The operator.
             args: Its positional arguments.
             kwargs: Its keyword arguments.
+            entering: The tensors among its arguments.
         """
-        return run(func, args, kwargs)
+        return run(func, args, kwargs, entering)
 
-    def _follow(
-        self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[Tensor]
-    ) -> None:
-        entering = tensors(args)
-        if kwargs:
-            entering += tensors(kwargs.values())
+    def _follow(self, kind: _Kind, op: Operation, entering: Sequence[Tensor]) -> None:
+        if not entering:
+            for output in op.outputs:
+                self.label(output, _SPREADING if kind.uniform else _NOTHING)
+            return
         known = [self.labels(tensor) for tensor in entering]
         self.reached.update(map(id, entering))
-        if func in _UNIFORM or not any(labels.layers for labels in known):
-            labels = Labels(
-                uniform=func in _UNIFORM or (bool(known) and all(labels.uniform for labels in known)),
-                weight=bool(known) and all(labels.weight for labels in known),
-                fixed=bool(known) and all(labels.fixed for labels in known),
-                heads=next((labels.heads for labels in known if labels.heads is not None), None),
-                loose=loosened(args[0], outputs[0]) if func is aten.expand.default else frozenset(),
-            )
-            for output in outputs:
-                self.label(output, labels)
+        if kind.uniform or not any(labels.layers for labels in known):
+            self._label_whole(kind, op, known)
             return
-        rule = find_rule(func) or (elementwise if is_elementwise(func) else None)
-        if rule is None:
+        if kind.rule is None:
             raise FlowError(
-                f"Expected a rule for every operation that channels flow through, but there is none for `{func}` "
-                f"(called in {self.where()}). Register one with `lightning_ke.flow.register_rule(torch.ops.{func})`."
+                f"Expected a rule for every operation that channels flow through, but there is none for `{op.operator}`"
+                f" (called in {self.where()}). Register one with "
+                f"`lightning_ke.flow.register_rule(torch.ops.{op.operator})`."
             )
-        rule(Operation(func, args, kwargs, outputs, self))
+        kind.rule(op)
+
+    def _label_whole(self, kind: _Kind, op: Operation, known: Sequence[Labels]) -> None:
+        """Label the outputs of an operation that no channels enter."""
+        labels = Labels(
+            uniform=kind.uniform or (bool(known) and all(labels.uniform for labels in known)),
+            weight=bool(known) and all(labels.weight for labels in known),
+            fixed=bool(known) and all(labels.fixed for labels in known),
+            heads=next((labels.heads for labels in known if labels.heads is not None), None),
+            loose=loosened(op.args[0], op.outputs[0]) if op.operator is aten.expand.default else frozenset(),
+        )
+        for output in op.outputs:
+            self.label(output, labels)
 
     def _write_back(self, tensor: Tensor) -> None:
         """A view was written to: the tensors behind it carry the new labels there."""
@@ -204,7 +231,7 @@ class Tracer(OperationMode):
         if labels is None:
             for layer in (*own.layers, *new.layers):
                 self.variables.pin(layer)
-            labels = replace(own, layers=())
+            labels = own._replace(layers=())
         self.label(view.base, labels)
         if _VIEW in vars(view.base):
             self._write_back(view.base)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,22 @@ _BATCH = 2**15
 
 #: The variable of everything that is always kept: network inputs, final outputs, what lies outside `target`.
 PINNED = 0
+
+
+class _Join(NamedTuple):
+    """Pairs of variables that share their fate.
+
+    Args:
+        left: int64 tensor of shape (size,).
+        right: int64 tensor of shape (size,).
+        run: The first variable of the left side if that is a run which the right side defines, else None.
+        by: The first variable of the right side if that is a whole run, too.
+    """
+
+    left: Tensor
+    right: Tensor
+    run: int | None
+    by: int | None
 
 
 class Variables:
@@ -37,10 +54,11 @@ class Variables:
     def __init__(self) -> None:
         self.count = 1
         self._pinned = torch.tensor(PINNED)
-        #: The runs that `new` returned, by their memory, with their first variable; views of a whole run are found too.
-        self._runs: dict[int, tuple[int, Tensor]] = {}
-        #: Every join in turn; the first variable of the left run if that is defined by the right side, else None.
-        self._joins: list[tuple[Tensor, Tensor, int | None]] = []
+        #: First variable and size of each run that `new` returned, by its memory; views of a whole run are found too.
+        self._runs: dict[int, tuple[int, int]] = {}
+        self._memory: list[Tensor] = []
+        #: Every join in turn.
+        self._joins: list[_Join] = []
         self._defined: set[int] = set()
         self._solved: Tensor | None = None
 
@@ -64,9 +82,13 @@ class Variables:
         Returns:
             An int64 tensor of shape (size,) for each.
         """
-        runs = torch.arange(self.count, self.count + sum(sizes)).split_with_sizes(list(sizes))
-        for size, run in zip(sizes, runs, strict=True):
-            self._runs[run.data_ptr()] = self.count, run
+        whole = torch.arange(self.count, self.count + sum(sizes))
+        self._memory.append(whole)
+        runs = whole.split_with_sizes(list(sizes))
+        start = whole.data_ptr()
+        for size in sizes:
+            self._runs[start] = self.count, size
+            start += size * whole.itemsize
             self.count += size
         self._solved = None
         return runs
@@ -81,20 +103,21 @@ class Variables:
         if left is right:
             return
         if left.shape != right.shape:
-            shape = left.shape if right.dim() == 0 else (left + right).shape
-            left, right = left.expand(shape), right.expand(shape)
+            left, right = torch.broadcast_tensors(left, right)  # type: ignore[no-untyped-call]  # torch leaves it so
+        if left.dim() != 1:
+            left, right = left.reshape(-1), right.reshape(-1)
         one, other = self._first(left), self._first(right)
         if one is not None and one == other:
             return
         self._solved = None
-        if self._defines(right, other, one):
-            self._joins.append((left.reshape(-1), right.reshape(-1), one))
-        elif self._defines(left, one, other):
-            self._joins.append((right.reshape(-1), left.reshape(-1), other))
+        if one is not None and self._defines(right, other, one):
+            self._defined.add(one)
+            self._joins.append(_Join(left, right, one, other))
+        elif other is not None and self._defines(left, one, other):
+            self._defined.add(other)
+            self._joins.append(_Join(right, left, other, one))
         else:
-            self._joins.append((left.reshape(-1), right.reshape(-1), None))
-            return
-        self._defined.add(self._joins[-1][2] or 0)
+            self._joins.append(_Join(left, right, None, None))
 
     def pin(self, variables: Tensor) -> None:
         """Let variables be kept whatever the rate.
@@ -114,7 +137,7 @@ class Variables:
         Args:
             mark: What `mark` returned.
         """
-        self._defined.difference_update(run for _, _, run in self._joins[mark:] if run is not None)
+        self._defined.difference_update(join.run for join in self._joins[mark:] if join.run is not None)
         del self._joins[mark:]
         self._solved = None
 
@@ -130,26 +153,25 @@ class Variables:
 
     def _first(self, variables: Tensor) -> int | None:
         """The first variable of a whole run in its order, None for anything else."""
-        first, run = self._runs.get(variables.data_ptr(), (0, None))
-        whole = run is not None and variables.numel() == run.numel() and variables.is_contiguous()
-        return first if whole else None
+        run = self._runs.get(variables.data_ptr())
+        return run[0] if run is not None and variables.numel() == run[1] and variables.is_contiguous() else None
 
-    def _defines(self, variables: Tensor, own: int | None, run: int | None) -> bool:
+    def _defines(self, variables: Tensor, own: int | None, run: int) -> bool:
         """Whether variables can define a run: it has no other definition, and only older ones may define it.
 
         The latter keeps definitions from going round in circles.
         """
-        if run is None or run in self._defined:
-            return False
-        return (int(variables.max()) if own is None else own) < run
+        return run not in self._defined and (int(variables.max()) if own is None else own) < run
 
     def _solve(self) -> Tensor:
         root = torch.arange(self.count)
         values = root.numpy()  # the same memory; numpy is quicker where there are many small pieces
         # Only older variables define a run, so in this order everything is found in one pass.
-        for first, by in sorted(((first, by) for _, by, first in self._joins if first is not None), key=itemgetter(0)):
-            values[first : first + by.numel()] = values[by.numpy()]
-        pairs = [(left, right) for left, right, first in self._joins if first is None]
+        defined = [(run, by, right) for _, right, run, by in self._joins if run is not None]
+        for run, by, right in sorted(defined, key=itemgetter(0)):
+            size = right.numel()
+            values[run : run + size] = values[right.numpy()] if by is None else values[by : by + size]
+        pairs = [(left, right) for left, right, first, _ in self._joins if first is None]
         for left, right in _batches(pairs):
             root = _joined(root, left, right)
         return root

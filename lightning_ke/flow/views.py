@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,8 +35,7 @@ _VIEWS = frozenset(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class View:
+class View(NamedTuple):
     """How a tensor was cut out of another one.
 
     Args:
@@ -45,14 +43,14 @@ class View:
         func: The operator that returned the view.
         args: Its positional arguments after the first.
         kwargs: Its keyword arguments.
-        index: The position of the view among the results, None if it is the only one.
+        position: The position of the view among the results, None if it is the only one.
     """
 
     base: Tensor
     func: torch._ops.OpOverload
     args: Sequence[Any]
     kwargs: dict[str, Any]
-    index: int | None
+    position: int | None
 
     def part(self, full: Tensor) -> Tensor:
         """The same part of another tensor.
@@ -61,7 +59,7 @@ class View:
             full: A tensor of the shape of `base`.
         """
         found = self.func(full, *self.args, **self.kwargs)
-        return found if self.index is None else found[self.index]  # type: ignore[no-any-return]  # untyped operator
+        return found if self.position is None else found[self.position]  # type: ignore[no-any-return]  # untyped operator
 
 
 def is_view(func: torch._ops.OpOverload) -> bool:

@@ -181,7 +181,7 @@ def run_fit(dense: nn.Module, structure: Structure, calls: Sequence[Call], *, tr
     """
     _set_mode(dense, train)
     with double_by_default():
-        outputs = run_calls(Reference(dense, structure), dense, calls, in_double)
+        outputs = run_calls(Reference(dense, structure), dict(naming.named_modules(dense)), calls, in_double)
     return [output for output in outputs if output.is_floating_point()]
 
 
@@ -211,7 +211,7 @@ def first_difference(
 
     _set_mode(dense, train)
     with double_by_default(), watching(dense, compare):
-        run_calls(reference, dense, calls, in_double)
+        run_calls(reference, dict(naming.named_modules(dense)), calls, in_double)
     return differing[0] if differing else ""
 
 

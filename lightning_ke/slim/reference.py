@@ -63,7 +63,7 @@ class Reference(Tracer):
 
     def __init__(self, dense: nn.Module, structure: Structure) -> None:
         super().__init__(Variables())
-        leaves = label_leaves(self, dense, None)
+        leaves = label_leaves(self, dict(naming.named_modules(dense)), None)
         self._kept = torch.ones(self.variables.count, dtype=torch.bool)
         for name, dims in leaves.items():
             cut = structure.cuts.get(name)
@@ -71,13 +71,16 @@ class Reference(Tracer):
                 if cut is not None and variables is not None and cut.axes[dim] >= 0:
                     self._kept[variables] = structure.axes[cut.axes[dim]].member
 
-    def execute(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def execute(
+        self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], entering: Sequence[Tensor]
+    ) -> Any:
         """Run an operation in double precision.
 
         Args:
             func: The operator.
             args: Its positional arguments.
             kwargs: Its keyword arguments.
+            entering: The tensors among its arguments.
         """
         return func(*args, **raise_precision(kwargs))
 

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from lightning_ke.masks import Mask
-from lightning_ke.naming import is_below, join_name, named_modules, named_parameters, nearest_names, unwrap
+from lightning_ke.naming import is_below, join_name, named_modules, nearest_names, own_parameters, unwrap
 from lightning_ke.splits.base import Call, Split, SplitContext
 from lightning_ke.splits.registry import get_split
 
@@ -121,7 +121,7 @@ def check_splittable(context: SplitContext) -> None:
             f"Expected argument `target` to name a submodule, but there is no {context.target!r}. "
             f"The nearest names are {nearest_names(context.target, filter(None, modules))}."
         )
-    for name, parameter in named_parameters(context.model):
+    for name, parameter in own_parameters(modules.items()):
         if is_lazy(parameter):
             raise ValueError(
                 f"Expected every parameter to be initialised, but `{name}` belongs to a lazy module that has not run. "
@@ -140,7 +140,7 @@ def check_splittable(context: SplitContext) -> None:
 def _refuse_parametrised(name: str, module: nn.Module) -> None:
     """Refuse a weight that is computed anew in each forward, out of parameters which no reset of a layer fills."""
     found = None
-    if is_parametrized(module):
+    if "parametrizations" in module._modules and is_parametrized(module):
         local = str(next(iter(module.get_submodule("parametrizations")._modules)))
         found = local, f"torch.nn.utils.parametrize.remove_parametrizations(module, {local!r})"
     for hook in module._forward_pre_hooks.values():

@@ -56,7 +56,8 @@ CASES: dict[torch._ops.OpOverload, Sequence[tuple[Any, ...]]] = {
     **{
         packet.Tensor: [
             (IMAGE, IMAGE), (IMAGE, tensor(6, 1, 1)), (tensor(6, 1, 1), IMAGE), (IMAGE, 2.0), (HALF, 3),
-            (IMAGE.transpose(1, 2), IMAGE.transpose(1, 2)),
+            (IMAGE.transpose(1, 2), IMAGE.transpose(1, 2)), (IMAGE, tensor(2, 6, 9, 1).expand(2, 6, 9, 7)),
+            (IMAGE, tensor(2, 6, 7, 9).transpose(2, 3)), (tensor(2, 1, 3), tensor(3, 1, 2).permute(2, 1, 0)),
         ]
         for packet in (aten.add, aten.sub, aten.mul, aten.div)
     },
@@ -70,6 +71,11 @@ CASES: dict[torch._ops.OpOverload, Sequence[tuple[Any, ...]]] = {
     aten.mm.default: [(tensor(3, 4), tensor(4, 5)), (tensor(3, 4), tensor(5, 4).t())],
     aten.bmm.default: [(tensor(2, 3, 4), tensor(2, 4, 5)), (tensor(2, 4, 3).transpose(1, 2), tensor(2, 4, 5))],
     aten.addmm.default: [(tensor(5), tensor(3, 4), tensor(5, 4).t())],
+    aten.roll.default: [(IMAGE, [1, 2], [2, 3]), (IMAGE.permute(0, 2, 3, 1), [1], [1])],
+    aten.masked_fill.Scalar: [(IMAGE, tensor(9, 7, dtype=torch.bool), -1.0), (IMAGE, IMAGE.bool(), 0.0)],
+    aten.clamp.default: [(IMAGE, None, 4.0), (IMAGE, 0.0, 1.0), (IMAGE.permute(0, 2, 3, 1), 0)],
+    aten.clamp_min.default: [(IMAGE, 1e-12), (HALF, 0)],
+    aten.linalg_vector_norm.default: [(IMAGE, 2.0, [-1], True), (HALF, 2, [1, 2]), (IMAGE, 2)],
     aten.mean.dim: [(IMAGE, [2, 3], True), (IMAGE, [-1]), (IMAGE, [1, 2], False)],
     aten.cat.default: [([IMAGE, IMAGE], 1), ([IMAGE, tensor(2, 1, 9, 7)], -3), ([IMAGE],)],
 }  # fmt: skip

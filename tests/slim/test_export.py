@@ -30,6 +30,15 @@ def timm_vit() -> nn.Module:
     return timm.models.VisionTransformer(64, 16, 3, 7, embed_dim=48, depth=2, num_heads=3)
 
 
+def small_resnet() -> nn.Module:
+    return torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], num_classes=7)
+
+
+def small_mobilenet() -> nn.Module:
+    settings = [[1, 8, 1, 1], [4, 16, 2, 2]]
+    return torchvision.models.MobileNetV2(num_classes=7, inverted_residual_setting=settings)
+
+
 def torchvisions(name: str) -> Callable[[], nn.Module]:
     return lambda: torchvision.models.get_model(name, num_classes=7)
 
@@ -40,6 +49,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "resnet18": (torchvisions("resnet18"), IMAGES),
     "mobilenet_v2": (torchvisions("mobilenet_v2"), IMAGES),
     "shufflenet": (torchvisions("shufflenet_v2_x0_5"), IMAGES),
+    "small mobilenet": (small_mobilenet, IMAGES),
+    "small resnet": (small_resnet, IMAGES),
     "vit": (vit, IMAGES),
     "timm vit": (timm_vit, IMAGES),
     "transformer encoder": (Encoder, SEQUENCE),

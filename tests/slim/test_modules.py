@@ -101,6 +101,12 @@ def test_attention_and_transformers_tell_their_sizes() -> None:
     assert slim_of(Translator(), tokens, tokens).transformer.d_model == 8
 
 
+def test_an_extent_of_the_input_is_no_width_though_they_are_equal() -> None:
+    dense = torchvision.models.VisionTransformer(48, 16, 2, 4, 48, 96, num_classes=7)
+    slim = slim_of(dense, torch.zeros(1, 3, 48, 48))
+    assert (slim.image_size, slim.patch_size, slim.hidden_dim) == (48, 16, 24)
+
+
 @pytest.mark.parametrize("kind", ["GCNConv", "SAGEConv", "GATConv"])
 def test_graph_convolutions_tell_their_sizes(kind: str) -> None:
     geometric = pytest.importorskip("torch_geometric.nn", reason="torch-geometric, of `graphs`, is not installed")

@@ -19,8 +19,8 @@ def _convolution(op: Operation) -> None:
     transposed, groups = op.args[6], op.args[8]
     output = op.outputs[0]
     for source in (tensor, weight):
-        for dim in range(2, source.dim()):
-            op.pin(layer for layer in along(op.labels(source).layers, dim) if layer.shape[1] == 1)
+        # Channels along the spatial dimensions would be mixed.
+        op.pin([layer for layer in op.labels(source).layers if layer.shape[1] == 1 and layer.numel() > layer.shape[0]])
     entering = op.channels(tensor, 1)
     if groups > 1:
         op.tracer.size(tensor)
@@ -29,12 +29,12 @@ def _convolution(op: Operation) -> None:
         out_dim, in_dim = (1, 0) if transposed else (0, 1)
         op.contract(tensor, 1, weight, in_dim)
         leaving = op.channels(weight, out_dim)
-    op.follow(bias, leaving)
     if bias is not None:
+        op.follow(bias, leaving)
         op.accompany(bias, weight)
     if leaving is not None and not (groups > 1 and op.labels(weight).fixed):
         op.produce(leaving, weight, entering)
-    batch = [layer for layer in op.labels(tensor).layers if varying(layer) == (0,)]
+    batch = [layer for layer in op.labels(tensor).layers if 1 < layer.shape[0] == layer.numel()]
     op.label(output, batch + op.spread(leaving, 1, output), like=[tensor, weight])
 
 

@@ -23,6 +23,9 @@ def elementwise(op: Operation) -> None:
         op: An operation that broadcasts its tensors.
     """
     tensors = [arg for arg in (*op.args, *op.kwargs.values()) if isinstance(arg, Tensor)]
+    if len(tensors) == len(op.outputs) == 1 and tensors[0].dim() == op.outputs[0].dim():
+        op.tracer.label(op.outputs[0], op.labels(tensors[0])._replace(uniform=False, loose=frozenset()))
+        return
     heads = next((op.labels(t).heads for t in tensors if op.labels(t).heads is not None), None)
     for output in op.outputs:
         layers = merge(op, tensors, output.dim())

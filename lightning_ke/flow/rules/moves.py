@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import along, compact, loosened, varying
+from lightning_ke.flow.labels import along, compact, loosened, reshaped, varying
 from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.rules.attention import join_heads_with_stream
 from lightning_ke.flow.variables import PINNED
@@ -20,16 +19,18 @@ aten = torch.ops.aten
     aten.permute,
     aten.transpose,
     aten.t,
-    aten.squeeze,
-    aten.unsqueeze,
-    aten.select,
-    aten.unbind,
-    aten.diagonal,
     aten.movedim,
-    aten.narrow,
+    aten.unsqueeze,
     aten.alias,
     aten.detach,
 )
+def _reorder(op: Operation) -> None:
+    """What does not depend on sizes runs on the layers as they are."""
+    labels = op.labels(op.args[0])
+    _label(op, op.outputs[0], [op.run(layer) for layer in labels.layers], labels.heads)
+
+
+@register_rule(aten.squeeze, aten.select, aten.unbind, aten.diagonal, aten.narrow)
 def _view(op: Operation) -> None:
     _move(op, search=False)
 
@@ -38,12 +39,10 @@ def _view(op: Operation) -> None:
 def _expand(op: Operation) -> None:
     _move(op, search=False)
     labels = op.labels(op.outputs[0])
-    op.tracer.label(op.outputs[0], replace(labels, loose=loosened(op.args[0], op.outputs[0])))
+    op.tracer.label(op.outputs[0], labels._replace(loose=loosened(op.args[0], op.outputs[0])))
 
 
 @register_rule(
-    aten.flip,
-    aten.roll,
     aten.repeat,
     aten.pixel_shuffle,
     aten.pixel_unshuffle,
@@ -54,6 +53,17 @@ def _expand(op: Operation) -> None:
 )
 def _copying_move(op: Operation) -> None:
     _move(op, search=True)
+
+
+@register_rule(aten.flip, aten.roll)
+def _turn(op: Operation) -> None:
+    position = 1 if op.operator.overloadpacket is aten.flip else 2
+    dims = [dim % op.args[0].dim() for dim in op.argument(position, "dims", ())]
+    labels = op.labels(op.args[0])
+    if dims and not any(layer.shape[dim] > 1 for layer in labels.layers for dim in dims):
+        _label(op, op.outputs[0], labels.layers, labels.heads)
+    else:
+        _move(op, search=True)
 
 
 @register_rule(aten.split, aten.split_with_sizes, aten.unsafe_split, aten.unsafe_split_with_sizes)
@@ -96,9 +106,7 @@ def _reshape(op: Operation) -> None:
     merged = False
     layers = []
     for layer in labels.layers:
-        full = layer.expand(tensor.shape)
-        moved = full.reshape(size)
-        found = compact(moved, search=moved.data_ptr() != full.data_ptr())
+        found = reshaped(layer, tensor.shape, size)
         if len(varying(found)) > len(varying(layer)):
             found = compact(found, search=True)  # channels that an unfolding repeated are one again
         if len(varying(found)) > len(varying(layer)):
@@ -126,15 +134,19 @@ def _move(op: Operation, *, search: bool, sized: bool = True) -> None:
         for layers, part in zip(found, [moved] if isinstance(moved, Tensor) else moved, strict=True):
             layers.append(compact(part, search=search))
     for output, layers in zip(op.outputs, found, strict=True):
-        kept = _without_single(op, layers)
-        if sized:
-            op.tracer.size(output, kept)
-        op.label(output, kept, like=[tensor], heads=labels.heads)
+        _label(op, output, layers, labels.heads, sized)
+
+
+def _label(op: Operation, output: Tensor, layers: Sequence[Tensor], heads: Tensor | None, sized: bool = True) -> None:
+    kept = _without_single(op, layers)
+    if sized:
+        op.tracer.size(output, kept)
+    op.label(output, kept, like=[op.args[0]], heads=heads)
 
 
 def _without_single(op: Operation, layers: Sequence[Tensor]) -> list[Tensor]:
     """A tensor that is one channel as a whole (``x[:, 0]``) was picked by its position: that channel is kept."""
-    op.pin(layer for layer in layers if layer.numel() == 1)
+    op.pin([layer for layer in layers if layer.numel() == 1])
     return [layer for layer in layers if layer.numel() > 1]
 
 

@@ -1,0 +1,56 @@
+"""Layers of labels: reshaping one without unfolding it is reshaping it in full."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_ke.flow.labels import distinct_rows, reshaped
+
+SIZES = st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4)
+
+
+def split_or_merge(sizes: list[int], choices: random.Random) -> list[int]:
+    """Another shape of as many entries: neighbours merged, sizes divided, ones put in."""
+    sizes = list(sizes)
+    for _ in range(3):
+        at = choices.randrange(len(sizes))
+        kind = choices.choice(["merge", "divide", "one"])
+        if kind == "merge" and at + 1 < len(sizes):
+            sizes[at : at + 2] = [sizes[at] * sizes[at + 1]]
+        elif kind == "divide":
+            factor = choices.choice([f for f in range(1, sizes[at] + 1) if sizes[at] % f == 0])
+            sizes[at : at + 1] = [factor, sizes[at] // factor]
+        elif kind == "one":
+            sizes.insert(at, 1)
+    return sizes
+
+
+@settings(max_examples=200, deadline=None)
+@given(SIZES, st.integers(0, 2**32))
+def test_a_layer_is_reshaped_like_the_tensor(before: list[int], seed: int) -> None:
+    choices = random.Random(seed)
+    after = split_or_merge(before, choices)
+    shape = [size if choices.random() < 0.5 else 1 for size in before]
+    layer = torch.arange(math.prod(shape)).view(shape)
+    found = reshaped(layer, before, after)
+    assert torch.equal(found.expand(after), layer.expand(before).reshape(after))
+    assert found.numel() <= max(layer.numel(), math.prod(after))
+    # A dimension without channels has one entry.
+    for dim, size in enumerate(found.shape):
+        first = found.narrow(dim, 0, 1)
+        assert size == 1 or not torch.equal(first.expand_as(found), found)
+
+
+def test_repeated_rows_appear_once() -> None:
+    rows = torch.tensor([[4, 5], [1, 2], [4, 5], [1, 2], [7, 8]])
+    assert distinct_rows(rows).tolist() == [[4, 5], [1, 2], [7, 8]]
+
+
+def test_rows_that_begin_alike_stay() -> None:
+    rows = torch.tensor([[4, 5], [4, 6], [4, 5]])
+    assert distinct_rows(rows).tolist() == rows.tolist()
