@@ -1,0 +1,243 @@
+"""Studies of several groups, arms and seeds: rows that grow line by line, then one CSV, page and plot of them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+from benchmarks.accuracy.statistics import Difference, paired_difference
+
+
+HOW_TO_READ = """Mean and standard deviation over the seeds. A difference is the mean over paired seeds with its 95 %
+interval (Student's t); in bold if the interval excludes 0."""
+HISTORY = (
+    """Mean validation score (of the metric that chose the weights) at the end of each generation: dense / slim."""
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared, and what its page says of it.
+
+    Args:
+        name: Name of its files.
+        title: Heading of its page.
+        baseline: The arm that every dense and slim network is compared with.
+        same_size: The arm of the slim networks' size.
+        metrics: Name in the rows to what it is called and its unit, "%" (shares, shown times 100) or "". The first one
+            is plotted.
+        intro: What was done, in Markdown.
+        command: How to repeat it.
+    """
+
+    name: str
+    title: str
+    baseline: str
+    same_size: str
+    metrics: Mapping[str, tuple[str, str]]
+    intro: str
+    command: str
+
+
+def run_missing(path: Path, cases: Iterable[tuple[str, str, int]], run: Callable[[str, str, int], Any]) -> None:
+    """Run the cases that the file has no line of, one after the other; one process at a time.
+
+    Args:
+        path: File of JSON lines, each with "group", "arm" and "seed".
+        cases: (group, arm, seed), the most important first.
+        run: From a case to its line.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = {(row["group"], row["arm"], row["seed"]) for row in read(path)}
+        for case in cases:
+            if case not in done:
+                row = run(*case) | {"torch": torch.__version__, "lightning": lightning.__version__}
+                with path.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(row | {"python": platform.python_version()}) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The finished runs of a file; a line that was being written when the process ended is not one.
+
+    Args:
+        path: File of JSON lines.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if lines and not lines[-1].endswith("}"):
+        path.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
+        lines.pop()
+    return [json.loads(line) for line in lines]
+
+
+def collect(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row for each network of each run.
+
+    Args:
+        rows: The runs.
+    """
+    plain = ("group", "arm", "seed", "seconds", "torch", "lightning", "python")
+    return pd.DataFrame(
+        [
+            {"network": name, **{key: row[key] for key in plain}, **scores}
+            for row in rows
+            for name, scores in row["networks"].items()
+        ]
+    )
+
+
+def write(study: Study, path: Path, folder: Path) -> None:
+    """Write `NAME.csv`, `NAME.md` and `NAME.png`.
+
+    Args:
+        study: The study.
+        path: File of its runs.
+        folder: Where to write.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table = collect(read(path))
+    table.to_csv(folder / f"{study.name}.csv", index=False)
+    (folder / f"{study.name}.md").write_text(page(study, table, histories(read(path))), encoding="utf-8")
+    plot(study, table, folder / f"{study.name}.png")
+
+
+def page(study: Study, table: pd.DataFrame, history: str) -> str:
+    """The page of a study.
+
+    Args:
+        study: The study.
+        table: What `collect` gave.
+        history: A table of the generations, in Markdown.
+    """
+    label, _ = next(iter(study.metrics.values()))
+    versions = ", ".join(
+        f"{name} {' '.join(sorted(table[name].unique()))}" for name in ("torch", "lightning", "python")
+    )
+    hours = table.drop_duplicates(["group", "arm", "seed"])["seconds"].sum() / 3600
+    parts = [
+        f"# {study.title}",
+        f"Written by `{study.command.split(' --')[0]}` from [`{study.name}.csv`]({study.name}.csv); do not edit.",
+        study.intro,
+        f"## Results\n\n{HOW_TO_READ}",
+        results(study, table),
+        f"![{label}: a dot for each seed, a bar at the mean]({study.name}.png)",
+        f"## Generations\n\n{HISTORY}",
+        history,
+        f"## How it was run\n\n{hours:.1f} hours of training on one thread of a shared CPU; {versions}.",
+        f"```console\n{study.command}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def results(study: Study, table: pd.DataFrame) -> str:
+    """Every network of every group beside both controls.
+
+    Args:
+        study: The study.
+        table: What `collect` gave.
+    """
+    names = [f"{label}{f', {unit}' if unit else ''}" for label, unit in study.metrics.values()]
+    first = names[0].split(",")[0]
+    columns = ["group", "arm", "network", "seeds", "parameters", *names]
+    columns += [f"{first}, to {control}" for control in (study.baseline, study.same_size)]
+    lines = []
+    for (group, arm, network), rows in table.groupby(["group", "arm", "network"], sort=False):
+        cells = [str(group), str(arm), str(network), str(len(rows)), f"{rows['parameters'].iloc[0]:,}"]
+        cells += [_spread(rows[name], unit) for name, (_, unit) in study.metrics.items()]
+        metric, (_, unit) = next(iter(study.metrics.items()))
+        for control in (study.baseline, study.same_size):
+            other = _scores(table, group, control, "dense", metric)
+            own = _scores(table, group, arm, network, metric)
+            same = arm == control and network == "dense"
+            cells.append("-" if same else _difference(paired_difference(own, other), unit))
+        lines.append(cells)
+    return markdown(columns, lines)
+
+
+def histories(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The mean validation scores at the end of each generation, a column for each group.
+
+    Args:
+        rows: The runs.
+    """
+    scores = {}
+    for row in rows:
+        for number, (dense, fit) in enumerate(row.get("history", ()), 1):
+            scores.setdefault((row["group"], number), []).append((dense, fit))
+    means = {key: pd.DataFrame(pairs).mean() for key, pairs in scores.items()}
+    groups = list(dict.fromkeys(group for group, _ in means))
+    numbers = sorted({number for _, number in means})
+    cells = [[str(n), *(f"{means[g, n][0]:.3f} / {means[g, n][1]:.3f}" for g in groups)] for n in numbers]
+    return markdown(["generation", *groups], cells)
+
+
+def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
+    """The first metric of every network: a dot for each seed, a bar at the mean, a panel for each group.
+
+    Args:
+        study: The study.
+        table: What `collect` gave.
+        path: The file.
+    """
+    metric, (label, unit) = next(iter(study.metrics.items()))
+    groups = list(table["group"].unique())
+    figure, panels = plt.subplots(
+        1, len(groups), figsize=(3.2 * len(groups) + 1, 2.6), layout="constrained", sharey=True
+    )
+    networks = list(table[["arm", "network"]].drop_duplicates().itertuples(index=False, name=None))
+    names = [arm if network == "dense" and arm != "kels" else f"{arm}, {network}" for arm, network in networks]
+    for axes, group in zip([panels] if len(groups) == 1 else panels, groups, strict=True):
+        for position, (arm, network) in enumerate(networks):
+            values = _scores(table, group, arm, network, metric) * (100 if unit == "%" else 1)
+            colour = "#d95f02" if network == "slim" else "#1f77b4"
+            heights = [position + 0.05 * (number - (len(values) - 1) / 2) for number in range(len(values))]
+            axes.scatter(values, heights, color=colour, s=12, alpha=0.6, linewidths=0)
+            axes.plot([values.mean()] * 2, [position - 0.35, position + 0.35], color=colour, lw=2)
+        axes.set_title(group, fontsize=10)
+        axes.set_xlabel(f"{label}, {unit}" if unit else label)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def markdown(columns: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown, its first column to the left.
+
+    Args:
+        columns: Headings.
+        lines: Cells.
+    """
+    rule = [":--", *["--:"] * (len(columns) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (columns, rule, *lines))
+
+
+def _scores(table: pd.DataFrame, group: object, arm: object, network: object, metric: str) -> pd.Series[float]:
+    rows = table[(table["group"] == group) & (table["arm"] == arm) & (table["network"] == network)]
+    return rows.set_index("seed")[metric]
+
+
+def _spread(values: pd.Series[float], unit: str) -> str:
+    scale, digits = (100, 1) if unit == "%" else (1, 3)
+    spread = f" ± {scale * values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{scale * values.mean():.{digits}f}{spread}"
+
+
+def _difference(difference: Difference | None, unit: str) -> str:
+    if difference is None:
+        return "one seed"
+    scale, digits = (100, 1) if unit == "%" else (1, 3)
+    text = f"{scale * difference.mean:+.{digits}f} ± {scale * difference.half_width:.{digits}f}"
+    return f"**{text}**" if abs(difference.mean) > difference.half_width else text
