@@ -17,7 +17,6 @@ import torch
 
 from benchmarks.accuracy.statistics import Difference, paired_difference
 
-
 HOW_TO_READ = """Mean and standard deviation over the seeds. A difference is the mean over paired seeds with its 95 %
 interval (Student's t); in bold if the interval excludes 0."""
 HISTORY = (

@@ -60,19 +60,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_ke.callback import KnowledgeEvolution, KnowledgeEvolutionCallback
     from lightning_ke.cost import Cost, measure_cost
+    from lightning_ke.endings import GenerationEnd, Overfit, Plateau
     from lightning_ke.history import history_frame, plot_history, write_history_csv
     from lightning_ke.masks import Mask, load_mask
+    from lightning_ke.phases import Ascent, Dropped, Phase, Rescale, Sparse
     from lightning_ke.redrawing import redraw
-    from lightning_ke.resets import Reset, ShrinkPerturb, list_resets
+    from lightning_ke.resets import Orthogonal, Reset, ShrinkPerturb, list_resets
+    from lightning_ke.schedule import GenerationSchedule
     from lightning_ke.slim import extract_slim, load_slim, save_slim
-    from lightning_ke.splits.base import Split
+    from lightning_ke.splits.base import RedrawSet, Split
+    from lightning_ke.splits.bottom_up import BottomUp
     from lightning_ke.splits.compose import Compose
+    from lightning_ke.splits.dormant import Dormant
     from lightning_ke.splits.draw import draw_mask
     from lightning_ke.splits.fixed import FixedMask
     from lightning_ke.splits.importance import Importance
     from lightning_ke.splits.kels import Kels
     from lightning_ke.splits.layers import Layers
     from lightning_ke.splits.magnitude import Magnitude
+    from lightning_ke.splits.overlap import Overlap
     from lightning_ke.splits.registry import list_splits
     from lightning_ke.splits.sensitivity import Fisher, Snip
     from lightning_ke.splits.supermask import find_supermask
@@ -82,11 +88,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Ascent": "phases",
+    "BottomUp": "splits",
     "Compose": "splits",
     "Cost": "cost",
+    "Dormant": "splits",
+    "Dropped": "phases",
     "Everything": "splits",
     "Fisher": "splits",
     "FixedMask": "splits",
+    "GenerationEnd": "endings",
+    "GenerationSchedule": "schedule",
     "Importance": "splits",
     "Kels": "splits",
     "KnowledgeEvolution": "callback",
@@ -95,10 +107,18 @@ _HOME = {
     "Layers": "splits",
     "Magnitude": "splits",
     "Mask": "masks",
+    "Orthogonal": "resets",
+    "Overfit": "endings",
+    "Overlap": "splits",
+    "Phase": "phases",
+    "Plateau": "endings",
     "RandomEachGeneration": "splits",
+    "RedrawSet": "splits",
+    "Rescale": "phases",
     "Reset": "resets",
     "ShrinkPerturb": "resets",
     "Snip": "splits",
+    "Sparse": "phases",
     "Split": "splits",
     "Wels": "splits",
     "draw_mask": "splits",
@@ -117,11 +137,17 @@ _HOME = {
 }
 
 __all__ = [
+    "Ascent",
+    "BottomUp",
     "Compose",
     "Cost",
+    "Dormant",
+    "Dropped",
     "Everything",
     "Fisher",
     "FixedMask",
+    "GenerationEnd",
+    "GenerationSchedule",
     "Importance",
     "Kels",
     "KnowledgeEvolution",
@@ -130,10 +156,18 @@ __all__ = [
     "Layers",
     "Magnitude",
     "Mask",
+    "Orthogonal",
+    "Overfit",
+    "Overlap",
+    "Phase",
+    "Plateau",
     "RandomEachGeneration",
+    "RedrawSet",
+    "Rescale",
     "Reset",
     "ShrinkPerturb",
     "Snip",
+    "Sparse",
     "Split",
     "Wels",
     "draw_mask",

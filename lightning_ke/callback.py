@@ -304,6 +304,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             self._begin_epoch(trainer, pl_module)
             self._epoch_begins = self._require_resumption().idle = False
             pl_module.log("generation", float(self.generation), prog_bar=True, logger=False, on_step=True)
+        self._require_run().begin_batch(trainer, pl_module)
 
     def _begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         run = self._require_run()
@@ -314,6 +315,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Let phases put weights back; remember the batch if statistics are to be re-estimated on the last ones."""
+        self._require_run().end_batch()
         self._require_run().after_step(trainer, pl_module)
         self._validations.remember(batch)
 
@@ -325,7 +327,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         over = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if trainer.is_last_batch or not over:
             run.end_epoch(trainer, pl_module)
-        run.rng.gather()
+        run.gather(trainer, pl_module)
         self._epoch_begins = True
         self._write_history(trainer)
 
@@ -389,7 +391,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if self._fitting and not trainer.sanity_checking:
             assert trainer._results is not None
             scores = metrics_of_validation(trainer._results.metrics(on_step=False)["callback"])
-            self._require_run().end_validation(trainer, *scores)
+            self._require_run().end_validation(trainer, pl_module, *scores)
 
     # State ----------------------------------------------------------------------------------------------------------
 
@@ -420,15 +422,21 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave module and Trainer without a trace of this callback."""
         self._installed.close()
+        self._stop_listening()
         self._validations.forget()
         self._fitting, self._set_data = False, None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the module without a trace of this callback when something fails; say so if a process is lost."""
         self._installed.close()
+        self._stop_listening()
         advice = advice_on(exception, trainer.world_size, self.generation)
         if advice is not None:
             _log.error(advice)  # on every rank: each is cut off from the others
+
+    def _stop_listening(self) -> None:
+        if self._run is not None:
+            self._run.end_batch()
 
     def _require_run(self) -> EvolutionRun:
         assert self._run is not None, "`setup` has not been called"

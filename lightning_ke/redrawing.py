@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -17,6 +17,7 @@ from lightning_ke.naming import join_name, named_parameters, nearest_names
 from lightning_ke.packing import Channels, Entry
 from lightning_ke.resets import Reset, get_reset
 from lightning_ke.sharding import own_part, region_of
+from lightning_ke.splits.base import RedrawSet
 from lightning_ke.units import StandIn, Unit, own_reset, units
 
 # Entries that are written at once: large enough for full speed, small enough for the processor's cache.
@@ -146,6 +147,58 @@ def redraw(
         kept_excluded=tuple(kept["excluded"]),
         kept_unoptimized=tuple(kept["unoptimized"]),
     )
+
+
+def redraw_sets(
+    model: nn.Module,
+    sets: Sequence[RedrawSet],
+    generation: int,
+    *,
+    seed: int = 0,
+    reset: str | Reset = "layer",
+    norm: Literal["keep", "reset"] = "keep",
+    exclude: Sequence[str] = (),
+    only: Collection[str] | None = None,
+) -> RedrawReport:
+    """Do what a split's `redraws` say, one set after the other; arguments are those of `redraw`.
+
+    A reset that redraws nothing holds for all sets. Norm layers can start over by the first one only.
+
+    Args:
+        model: The network.
+        sets: What is redrawn, and how where that is not by `reset`.
+        generation: As for `redraw`.
+        seed: As for `redraw`.
+        reset: As for `redraw`.
+        norm: As for `redraw`.
+        exclude: As for `redraw`.
+        only: As for `redraw`.
+
+    Returns:
+        What was redrawn in all; an entry that two sets redraw counts twice.
+
+    Example:
+        >>> from lightning_ke.resets import Zero
+        >>> from lightning_ke.splits.base import RedrawSet
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> sets = [RedrawSet(Mask.from_tensors({"weight": torch.tensor([[at == 0, at == 1]])})) for at in range(2)]
+        >>> redraw_sets(layer, [sets[0], RedrawSet(sets[1].survivors, Zero())], generation=2).redrawn
+        {'weight': 2}
+        >>> layer.weight[0, 0].item(), bool(layer.weight[0, 1] == 0)
+        (0.0, False)
+    """
+    own = get_reset(reset)
+    reports = []
+    for number, each in enumerate(sets):
+        how = own if each.reset is None or not own.redraws else each.reset
+        norms: Literal["keep", "reset"] = norm if number == 0 else "keep"
+        of_set = each.survivors, generation
+        reports.append(redraw(model, *of_set, seed=seed, reset=how, norm=norms, exclude=exclude, only=only))
+    redrawn: dict[str, int] = {}
+    for report in reports:
+        for name, count in report.redrawn.items():
+            redrawn[name] = redrawn.get(name, 0) + count
+    return replace(reports[0], redrawn=redrawn)
 
 
 def redrawable(

@@ -12,7 +12,7 @@ from lightning_ke.masks import Mask
 from lightning_ke.resume import rebuilds_loader_iterator
 from lightning_ke.rng import capture_rng, restore_rng
 from lightning_ke.splits import Split, SplitContext
-from lightning_ke.splits.base import StepScore, check_rate
+from lightning_ke.splits.base import RedrawSet, StepScore, check_rate
 
 if TYPE_CHECKING:
     from lightning_ke.compatibility import Trainer
@@ -219,6 +219,9 @@ class RateByGeneration(Split):
         self.structured = split.structured
         self.needs_calls = split.needs_calls
         self.survivors_vary = split.survivors_vary
+        self.reads_values = split.reads_values
+        self.listens = split.listens
+        self.may_keep_all = split.may_keep_all
         self.last_draw = max(split.last_draw, len(self.rates))
 
     @property
@@ -237,6 +240,10 @@ class RateByGeneration(Split):
     def survivors(self, mask: Mask, context: SplitContext) -> Mask:
         """Return what the split leaves alone at the generation's rate."""
         return self._at(context.generation).survivors(mask, context)
+
+    def redraws(self, mask: Mask, context: SplitContext) -> Sequence[RedrawSet]:
+        """Return what the split does at the generation's rate."""
+        return self._at(context.generation).redraws(mask, context)
 
     def identity(self) -> dict[str, Any]:
         """The split at its first rate, and all rates."""

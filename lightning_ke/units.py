@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from lightning_ke.naming import join_name, named_modules
 from lightning_ke.sharding import gather
@@ -167,6 +168,19 @@ def is_norm(module: nn.Module) -> bool:
         (True, False)
     """
     return isinstance(module, _NORMS)
+
+
+def filters_dim(module: nn.Module) -> Literal[0, 1]:
+    """Which of the first two dimensions of a layer's weights counts what it puts out; the other one is what it reads.
+
+    Args:
+        module: A layer.
+
+    Example:
+        >>> filters_dim(nn.Conv2d(2, 3, 1)), filters_dim(nn.ConvTranspose2d(2, 3, 1)), filters_dim(nn.Embedding(5, 2))
+        (0, 1, 1)
+    """
+    return 1 if isinstance(module, (_ConvTransposeNd, nn.Embedding, nn.EmbeddingBag)) else 0
 
 
 def own_reset(module: nn.Module) -> Callable[[], None] | None:

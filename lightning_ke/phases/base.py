@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +31,8 @@ class Scene:
         target: Canonical name of the submodule to which cutting and redrawing is limited, None for all.
         generation: Number of the generation.
         mask: What is fit; None until it is drawn, which in the first generation may need a batch.
+        redrawable: From a mask to the names of the parameters of which the run's redraw would change something.
+        redraw: Draws what a mask does not keep as the run does.
     """
 
     model: nn.Module
@@ -39,6 +41,8 @@ class Scene:
     target: str | None
     generation: int
     mask: Mask | None = None
+    redrawable: Callable[[Mask], Collection[str]] = tuple
+    redraw: Callable[[Mask], None] = lambda _: None
 
     def weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The weights of all layers within the target by canonical name; no biases, no norms."""
@@ -75,6 +79,8 @@ class Phase(ABC):
 
     #: Name in messages and state.
     name: ClassVar[str]
+    #: True if the redraw of a generation is left to this phase, which asks for it (`Scene.redraw`) when it is over.
+    postpones_redraw: ClassVar[bool] = False
 
     def __init__(self, begin: float = 0.0, end: float = 1.0, first_generation: int = 1) -> None:
         if not 0 <= begin < end <= 1:

@@ -33,6 +33,14 @@ class PhaseRunner:
     def _now(self) -> list[Phase]:
         return [phase for phase, held in zip(self.phases, self._held, strict=True) if held]
 
+    def postpone(self, generation: int) -> bool:
+        """Whether a phase redraws in the run's place.
+
+        Args:
+            generation: Number of the generation that opens.
+        """
+        return any(phase.postpones_redraw and generation >= phase.first_generation for phase in self.phases)
+
     def remember(self, model: nn.Module) -> None:
         """Show every phase the network before it is trained."""
         for phase in self.phases:

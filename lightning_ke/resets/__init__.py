@@ -2,6 +2,7 @@
 
 from lightning_ke.resets.base import Reset
 from lightning_ke.resets.drawn import KaimingNormal, LayerReset, NoReset, Zero
+from lightning_ke.resets.orthogonal import Orthogonal
 from lightning_ke.resets.registry import get_reset, list_resets
 from lightning_ke.resets.remembered import Initial, Rewind
 from lightning_ke.resets.shrink_perturb import ShrinkPerturb
@@ -11,6 +12,7 @@ __all__ = [
     "KaimingNormal",
     "LayerReset",
     "NoReset",
+    "Orthogonal",
     "Reset",
     "Rewind",
     "ShrinkPerturb",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from lightning_ke.naming import nearest_names
 from lightning_ke.resets.base import Reset
 from lightning_ke.resets.drawn import KaimingNormal, LayerReset, NoReset, Zero
+from lightning_ke.resets.orthogonal import Orthogonal
 from lightning_ke.resets.remembered import Initial, Rewind
 from lightning_ke.resets.shrink_perturb import ShrinkPerturb
 
 _RESETS: dict[str, type[Reset]] = {
-    cls.name: cls for cls in (Initial, KaimingNormal, LayerReset, NoReset, Rewind, ShrinkPerturb, Zero)
+    cls.name: cls for cls in (Initial, KaimingNormal, LayerReset, NoReset, Orthogonal, Rewind, ShrinkPerturb, Zero)
 }
 
 
@@ -18,7 +19,7 @@ def list_resets() -> list[str]:
 
     Example:
         >>> list_resets()
-        ['initial', 'kaiming_normal', 'layer', 'none', 'rewind', 'shrink_perturb', 'zero']
+        ['initial', 'kaiming_normal', 'layer', 'none', 'orthogonal', 'rewind', 'shrink_perturb', 'zero']
     """
     return sorted(_RESETS)
 

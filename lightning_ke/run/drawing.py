@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info
+from torch import Tensor
 
+from lightning_ke.activity import ActivityGatherer
 from lightning_ke.flow.calls import record_calls, replay_calls
 from lightning_ke.gathering import ScoreGatherer
 from lightning_ke.keyed_rng import keyed_generator
 from lightning_ke.masks import Mask, is_digest
 from lightning_ke.naming import named_parameters
-from lightning_ke.redrawing import redraw, redrawable
+from lightning_ke.redrawing import redraw_sets, redrawable
 from lightning_ke.settings import Settings
 from lightning_ke.sharding import has_shards, settle
-from lightning_ke.splits import Call, SplitContext, check_splittable, draw_checked
+from lightning_ke.splits import Call, RedrawSet, SplitContext, check_splittable, draw_checked
 
 if TYPE_CHECKING:
     from lightning_ke.compatibility import LightningModule, Trainer
@@ -33,6 +35,7 @@ class RunMask:
         survivors: What the last redraw left alone, None before the first.
         calls: How the network is run, as far as that is known.
         seed: The seed.
+        activity: What a split that listens to the network has heard.
     """
 
     def __init__(self, settings: Settings, seed: int) -> None:
@@ -41,6 +44,7 @@ class RunMask:
         self.calls: tuple[Call, ...] = ()
         self.seed = seed
         self._settings = settings
+        self.activity = ActivityGatherer()
         self._gatherer = ScoreGatherer(settings.split.step_score)
         self._digests: dict[str, str] | None = None
 
@@ -52,28 +56,35 @@ class RunMask:
         """
         check_splittable(self._context(pl_module))
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def draw(self, trainer: Trainer, pl_module: LightningModule, *, postponed: bool = False) -> None:
         """Draw the mask, before the first optimizer step.
 
         Args:
             trainer: The Trainer, its optimizers set up.
             pl_module: The module, its weights initialised.
+            postponed: Whether a phase will put the redraws off.
 
         Raises:
-            ValueError: If there would be nothing to redraw.
+            ValueError: If there would be nothing to redraw, or if what is put off is redrawn in several ways.
         """
         settle(pl_module)
         settings, split, context = self._settings, self._settings.split, self._context(pl_module)
         mask = draw_checked(split, context)
-        survivors = split.survivors(mask, context)
-        if not redrawable(pl_module, survivors, settings.norm, settings.exclude, optimized(trainer, pl_module)):
+        survivors, sets = split.survivors(mask, context), split.redraws(mask, context)
+        if len(sets) > 1 and postponed:
+            raise ValueError(
+                f"Expected a split that redraws in one way for a phase that puts the redraw off, but {split.name!r} "
+                f"has {len(sets)} ways. Use another split, or leave phase 'dropped' out."
+            )
+        free = redrawable(pl_module, survivors, settings.norm, settings.exclude, optimized(trainer, pl_module))
+        if not free and not split.may_keep_all:
             raise ValueError(
                 f"Expected split {split.name!r} to leave something to redraw, but every weight of the reset "
                 "hypothesis is frozen, excluded or in no optimizer. Unfreeze weights, or change `target` or `exclude`."
             )
         # Refuses what cannot be redrawn (a pattern that matches nothing, norms of a split that has none) before the
         # training and not a generation later; the reset that redraws nothing leaves every weight alone.
-        redraw(pl_module, survivors, 1, reset="none", norm=settings.norm, exclude=settings.exclude)
+        redraw_sets(pl_module, sets, 1, reset="none", norm=settings.norm, exclude=settings.exclude)
         varies = split.last_draw > 1 or split.survivors_vary
         settings.reset.remember(pl_module, None if varies else survivors)
         self.mask = mask
@@ -114,23 +125,40 @@ class RunMask:
         """
         self._gatherer.step(pl_module, optimizer, epoch)
 
-    def open_generation(self, pl_module: LightningModule, generation: int) -> Mask:
+    def open_generation(
+        self, trainer: Trainer, pl_module: LightningModule, generation: int
+    ) -> tuple[Mask, Sequence[RedrawSet]]:
         """Draw the mask anew if the split does, and say what survives the redraw that opens a generation.
 
         Args:
+            trainer: The Trainer; all ranks are together.
             pl_module: The module.
             generation: Number of the generation that opens.
+
+        Returns:
+            What survives, and what is redrawn in which way.
+
+        Raises:
+            ValueError: If the split listens to the network and nothing was heard.
         """
         assert self.mask is not None
-        split, context = self._settings.split, self._context(pl_module, generation)
+        split = self._settings.split
+        heard = self.activity.collect(trainer, pl_module) if split.listens else {}
+        if split.listens and not heard:
+            raise ValueError(
+                f"Expected to hear how the layers of {type(pl_module).__name__} are run in training, as split "
+                f"{split.name!r} needs it, but none was. Do not compile the network, and call its layers as modules."
+            )
+        context = self._context(pl_module, generation, heard)
         if generation <= split.last_draw:
             self.mask = draw_checked(split, context)
         self.survivors = split.survivors(self.mask, context)
-        return self.survivors
+        return self.survivors, split.redraws(self.mask, context)
 
     def forget_steps(self) -> None:
         """Forget what the split has seen of the generation before."""
         self._gatherer.clear()
+        self.activity.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Mask, seed and what the split has seen, in plain types."""
@@ -138,14 +166,16 @@ class RunMask:
             "seed": self.seed,
             "mask": None if self.mask is None else self.mask.state_dict(),
             "gathered": self._gatherer.state_dict(),
+            "activity": self.activity.state_dict(),
             "calls": list(record_calls(self.calls)) if self._settings.split.needs_calls else [],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, rank: int = 0) -> None:
         """Take up what `state_dict` returned.
 
         Args:
             state: The state.
+            rank: Number of this rank.
         """
         self.seed = state["seed"]
         self.mask = self._digests = None
@@ -155,11 +185,15 @@ class RunMask:
         elif state["mask"] is not None:
             self.mask = Mask.from_state_dict(state["mask"])
         self._gatherer.load_state_dict(state["gathered"])
+        self.activity.load_state_dict(state["activity"], rank=rank)
         self.calls = tuple(replay_calls(state["calls"], keyed_generator("calls")))
 
-    def _context(self, pl_module: LightningModule, generation: int = 1) -> SplitContext:
+    def _context(
+        self, pl_module: LightningModule, generation: int = 1, heard: Mapping[str, Tensor] | None = None
+    ) -> SplitContext:
         scores = self._gatherer.scores if generation > 1 else None
-        return SplitContext(pl_module, self.calls, self._settings.target, self.seed, generation, scores)
+        target, heard = self._settings.target, heard or {}
+        return SplitContext(pl_module, self.calls, target, self.seed, generation, scores, heard)
 
 
 def optimized(trainer: Trainer, pl_module: LightningModule) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
@@ -11,10 +11,12 @@ from torch import Tensor
 from lightning_ke.compatibility import early_stopping_fired, restart_early_stopping
 from lightning_ke.endings import FixedLength, GenerationEnd, reached
 from lightning_ke.generations import Clock, Plan
+from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
 from lightning_ke.phases import PhaseRunner, Scene
-from lightning_ke.redrawing import redraw
+from lightning_ke.redrawing import RedrawReport, redraw_sets, redrawable
 from lightning_ke.report.wandb import describe_run
+from lightning_ke.resets import NoReset
 from lightning_ke.restart import restart_optimizers, too_long_horizons
 from lightning_ke.run.drawing import RunMask, optimized
 from lightning_ke.run.identity import check_same_run, identity
@@ -23,6 +25,7 @@ from lightning_ke.run.records import GenerationRecords
 from lightning_ke.settings import Settings
 from lightning_ke.sharding import settle
 from lightning_ke.signals import deferred_signals
+from lightning_ke.splits import RedrawSet
 
 if TYPE_CHECKING:
     from lightning_ke.compatibility import LightningModule, Trainer
@@ -60,6 +63,7 @@ class EvolutionRun:
         self.split = RunMask(settings, seed)
         self.records = GenerationRecords()
         self.rng = RunRandomness(world_size, rank)
+        self._rank = rank
         self.phases = PhaseRunner(settings.phases)
         self.resumed = False
         self._data_generation = 0  # for which the data module was last told what its batches are like
@@ -76,7 +80,7 @@ class EvolutionRun:
             trainer: The Trainer, its optimizers set up.
             pl_module: The module, its weights initialised.
         """
-        self.split.draw(trainer, pl_module)
+        self.split.draw(trainer, pl_module, postponed=self.phases.postpone(2))
         self.phases.remember(pl_module)
 
     def set_data(self, trainer: Trainer) -> None:
@@ -102,10 +106,8 @@ class EvolutionRun:
         """
         if self.phases:
             self.phases.before_step(self._scene(trainer, pl_module))
-        if self.settings.split.step_score is None:
-            return  # this runs at every step, for splits that never look, too
-        # Only in an epoch that can be the generation's last.
-        if not isinstance(self.policy, FixedLength) or self.clock.epochs + 1 >= self.horizon:
+        # This runs at every step, for splits that never look, too.
+        if self.settings.split.step_score is not None and self._may_be_last_epoch:
             self.split.observe_step(pl_module, optimizer, trainer.current_epoch)
 
     def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -128,15 +130,36 @@ class EvolutionRun:
         if self.resumed and self.phases:
             self.phases.take_up(self._scene(trainer, pl_module))
 
+    def begin_batch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a split that listens to the network hear how a training batch runs through it.
+
+        Args:
+            trainer: The Trainer.
+            pl_module: The module.
+        """
+        if self.settings.split.listens and self._may_be_last_epoch:
+            self.split.activity.listen(pl_module, trainer.current_epoch)
+
+    def end_batch(self) -> None:
+        """Listen no longer; also when something fails."""
+        self.split.activity.close()
+
+    @property
+    def _may_be_last_epoch(self) -> bool:
+        """True in an epoch that can be the generation's last, in which splits gather what they draw from."""
+        return not isinstance(self.policy, FixedLength) or self.clock.epochs + 1 >= self.horizon
+
     def _scene(self, trainer: Trainer, pl_module: LightningModule) -> Scene:
-        return Scene(
-            pl_module,
-            trainer.optimizers,
-            self.split.survivors,
-            self.settings.target,
-            self.clock.generation,
-            self.split.mask,
-        )
+        settings, generation = self.settings, self.clock.generation
+
+        def changes(mask: Mask) -> Collection[str]:
+            return redrawable(pl_module, mask, settings.norm, settings.exclude, optimized(trainer, pl_module))
+
+        def redraw(mask: Mask) -> None:
+            self._redraw(trainer, pl_module, (RedrawSet(mask),), generation)
+
+        target, survivors = settings.target, self.split.survivors
+        return Scene(pl_module, trainer.optimizers, survivors, target, generation, self.split.mask, changes, redraw)
 
     # Opening and closing generations --------------------------------------------------------------------------------
 
@@ -198,17 +221,10 @@ class EvolutionRun:
         if settings.schedule is not None and self._data_generation != generation:
             settings.schedule.reload(trainer, generation)
             self._data_generation = generation
-        survivors = self.split.open_generation(pl_module, generation)
-        report = redraw(
-            pl_module,
-            survivors,
-            generation,
-            seed=self.split.seed,
-            reset=settings.reset,
-            norm=settings.norm,
-            exclude=settings.exclude,
-            only=optimized(trainer, pl_module),
-        )
+        survivors, sets = self.split.open_generation(trainer, pl_module, generation)
+        if self.phases.postpone(generation):
+            sets = (RedrawSet(survivors, NoReset()),)
+        report = self._redraw(trainer, pl_module, sets, generation)
 
         def member(name: str) -> Callable[[], Tensor]:
             return lambda: ~survivors[name]
@@ -236,17 +252,46 @@ class EvolutionRun:
                 f"{', '.join(report.kept_bare)}."
             )
 
-    def end_validation(self, trainer: Trainer, dense: dict[str, float], fit: dict[str, float]) -> None:
+    def _redraw(
+        self, trainer: Trainer, pl_module: LightningModule, sets: Sequence[RedrawSet], generation: int
+    ) -> RedrawReport:
+        settings = self.settings
+        return redraw_sets(
+            pl_module,
+            sets,
+            generation,
+            seed=self.split.seed,
+            reset=settings.reset,
+            norm=settings.norm,
+            exclude=settings.exclude,
+            only=optimized(trainer, pl_module),
+        )
+
+    def gather(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Collect what every rank has of its own while all are together: a checkpoint may be asked of one alone.
+
+        Args:
+            trainer: The Trainer.
+            pl_module: The module.
+        """
+        if self.settings.split.listens:
+            self.split.activity.collect(trainer, pl_module)
+        self.rng.gather()
+
+    def end_validation(
+        self, trainer: Trainer, pl_module: LightningModule, dense: dict[str, float], fit: dict[str, float]
+    ) -> None:
         """Keep the scores of a validation: a checkpoint that is written next must hold them.
 
         Args:
             trainer: The Trainer.
+            pl_module: The module.
             dense: Metrics of the dense network.
             fit: Metrics of the fit hypothesis.
         """
         self.records.remember_scores(trainer, dense, fit)
         self.rng.end_validation()
-        self.rng.gather()
+        self.gather(trainer, pl_module)
 
     def end_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the generation if the policy says that it ends; changes no weight.
@@ -331,7 +376,7 @@ class EvolutionRun:
         asked = identity(self.settings, self.plan) | ({} if seed is None else {"seed": seed})
         check_same_run(asked, {**state["settings"], "seed": state["seed"]}, state["clock"]["generation"])
         self.clock = Clock.from_state_dict(state["clock"])
-        self.split.load_state_dict(state)
+        self.split.load_state_dict(state, rank=self._rank)
         self.records.load_state_dict(state)
         self.policy.load_state_dict(state["policy"])
         self.phases.load_state_dict(state["phases"])

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lightning_ke.masks import Mask
+from lightning_ke.resets.base import Reset
 
 #: What one optimizer step says of every entry of a weight: called with the weight and its gradient.
 StepScore = Callable[[Tensor, Tensor], Tensor]
@@ -43,6 +44,9 @@ class SplitContext:
         generation: Number of the generation whose mask is drawn, from 1.
         scores: For a split with a `step_score` its sums over the optimizer steps of the last generation's last epoch,
             by canonical parameter name; None if no generation has been trained yet.
+        activity: For a split that listens to the network how strong each channel was that a layer read in the last
+            generation's last epoch, summed over its training batches, by canonical name of the layer's weight; empty if
+            no generation has been trained yet, None outside of a training.
     """
 
     model: nn.Module
@@ -51,6 +55,20 @@ class SplitContext:
     seed: int
     generation: int = 1
     scores: Mapping[str, Tensor] | None = None
+    activity: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class RedrawSet:
+    """Weights that a redraw treats in one way.
+
+    Args:
+        survivors: What it leaves as it is; the complement is redrawn.
+        reset: How the values are drawn; None is the run's own way.
+    """
+
+    survivors: Mask
+    reset: Reset | None = None
 
 
 class Split(ABC):
@@ -89,6 +107,10 @@ class Split(ABC):
     reads_values: bool = False
     #: True if a redraw may leave alone what another generation's redraws, although the mask stays.
     survivors_vary: bool = False
+    #: True if drawing needs to know how strong the network's channels are (`SplitContext.activity`).
+    listens: bool = False
+    #: True if it redraws what it finds wanting, which may be nothing; otherwise a mask that keeps all is an error.
+    may_keep_all: bool = False
 
     @property
     def step_score(self) -> StepScore | None:
@@ -115,6 +137,18 @@ class Split(ABC):
             context: The network; `context.generation` is the generation to be opened.
         """
         return mask
+
+    def redraws(self, mask: Mask, context: SplitContext) -> Sequence[RedrawSet]:
+        """Return what the redraw that opens `context.generation` does, one set after the other.
+
+        By default there is one set, the complement of `survivors`. Override it if different weights are redrawn in
+        different ways; what all sets leave alone must be `survivors`.
+
+        Args:
+            mask: As for `survivors`.
+            context: As for `survivors`.
+        """
+        return (RedrawSet(self.survivors(mask, context)),)
 
     def identity(self) -> dict[str, Any]:
         """What must not change within a run, in plain types: the name and, by default, every plain argument."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lightning_ke.masks import Mask
 from lightning_ke.splits.base import Split, SplitContext
-from lightning_ke.splits.layers import Layers
+from lightning_ke.splits.layers import Layers, outermost_blocks
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,11 @@ class BottomUp(Split):
 
     Args:
         starts: Canonical names of the blocks, from below; generation 2 redraws from the first one up, generation 3 from
-            the second one, and so on.
+            the second one, and so on. None takes the outermost blocks that hold layers, all but the first: in a ResNet
+            ``layer1`` to ``layer4`` and ``fc``.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the list is empty, or from `draw` if the network is one single block.
 
     Source:
         "The Impact of Reinitialization on Generalization in Convolutional Neural Networks" (arXiv 2109.00267).
@@ -36,19 +38,21 @@ class BottomUp(Split):
         [True, True, False, False]
     """
 
-    starts: tuple[str, ...]
+    starts: tuple[str, ...] | None = None
 
     name: ClassVar[str] = "bottom-up"
     survivors_vary = True
 
     def __post_init__(self) -> None:
         given: object = self.starts
+        if given is None:
+            return
         if isinstance(given, str) or not given:
             raise ValueError(
                 f"Expected argument `starts` to name one block or more, from below, but got {self.starts!r}. Give for "
                 "example ('layer2', 'layer3', 'layer4')."
             )
-        object.__setattr__(self, "starts", tuple(self.starts))
+        object.__setattr__(self, "starts", tuple(self.starts or ()))
 
     def draw(self, context: SplitContext) -> Mask:
         """Mark the layers below the first block as fit.
@@ -56,13 +60,22 @@ class BottomUp(Split):
         Args:
             context: The network.
         """
-        return Layers(self.starts[0]).draw(context)
+        return Layers(self._starts(context)[0]).draw(context)
 
     def survivors(self, mask: Mask, context: SplitContext) -> Mask:
         """Return the layers below the generation's block."""
-        number = min(max(context.generation, 2) - 2, len(self.starts) - 1)
-        return Layers(self.starts[number]).draw(context)
+        starts = self._starts(context)
+        return Layers(starts[min(max(context.generation, 2) - 2, len(starts) - 1)]).draw(context)
 
     def identity(self) -> dict[str, Any]:
         """The name and the blocks."""
-        return {"split": self.name, "starts": list(self.starts)}
+        return {"split": self.name, "starts": None if self.starts is None else list(self.starts)}
+
+    def _starts(self, context: SplitContext) -> Sequence[str]:
+        starts = self.starts if self.starts is not None else outermost_blocks(context)[1:]
+        if not starts:
+            raise ValueError(
+                f"Expected the network to have several blocks for split {self.name!r}, but all its layers are in one. "
+                "Name blocks by `starts`."
+            )
+        return starts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
 from lightning_ke.packing import Entry, Whole, pack_drawn
-from lightning_ke.splits.base import Split, SplitContext, StepScore
+from lightning_ke.splits.base import RedrawSet, Split, SplitContext, StepScore
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Compose(Split):
         object.__setattr__(self, "structured", self.fit.structured)
         object.__setattr__(self, "needs_calls", self.fit.needs_calls or self.redraw.needs_calls)
         object.__setattr__(self, "reads_values", self.fit.reads_values or self.redraw.reads_values)
+        object.__setattr__(self, "listens", self.fit.listens or self.redraw.listens)
+        object.__setattr__(self, "may_keep_all", self.fit.may_keep_all)
         object.__setattr__(self, "last_draw", self.fit.last_draw)
         varies = self.fit.survivors_vary or self.redraw.survivors_vary or self.redraw.last_draw > 1
         object.__setattr__(self, "survivors_vary", varies)
@@ -93,15 +96,34 @@ class Compose(Split):
             mask: The mask of `fit`.
             context: The network; `context.generation` is the generation to be opened.
         """
-        kept = self.fit.survivors(mask, context)
-        also = self.redraw.survivors(self.redraw.draw(context), context)
-        parameters = dict(named_parameters(context.model))
-        entries = {name: _both(parameters[name], kept.entry(name), also.entry(name)) for name in kept}
-        return Mask(entries, kept.structure)
+        return _survivors_of(self.redraws(mask, context), context)
+
+    def redraws(self, mask: Mask, context: SplitContext) -> Sequence[RedrawSet]:
+        """Return what both splits redraw in the run's own way as one set, then whatever they redraw in ways of theirs.
+
+        Args:
+            mask: The mask of `fit`.
+            context: The network; `context.generation` is the generation to be opened.
+        """
+        sets = [*self.fit.redraws(mask, context), *self.redraw.redraws(self.redraw.draw(context), context)]
+        own = [each for each in sets if each.reset is None]
+        if not own:
+            return sets
+        return (RedrawSet(_survivors_of(own, context)), *(each for each in sets if each.reset is not None))
 
     def identity(self) -> dict[str, Any]:
         """The name of the split, and both of its parts."""
         return {"split": self.name, "fit": self.fit.identity(), "redraw": self.redraw.identity()}
+
+
+def _survivors_of(sets: Sequence[RedrawSet], context: SplitContext) -> Mask:
+    """What all sets leave alone; the structure, if there is one, is that of the first."""
+    first, *others = (each.survivors for each in sets)
+    parameters = dict(named_parameters(context.model))
+    entries = {name: first.entry(name) for name in first}
+    for other in others:
+        entries = {name: _both(parameters[name], entry, other.entry(name)) for name, entry in entries.items()}
+    return Mask(entries, first.structure)
 
 
 def _both(parameter: Tensor, one: Entry, other: Entry) -> Entry:

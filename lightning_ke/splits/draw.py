@@ -79,7 +79,7 @@ def draw_checked(split: Split, context: SplitContext) -> Mask:
         ValueError: If the whole network would be fit.
     """
     mask = split.draw(context)
-    if all(mask.entry(name).count() == math.prod(mask.entry(name).shape) for name in mask):
+    if not split.may_keep_all and all(mask.entry(name).count() == math.prod(mask.entry(name).shape) for name in mask):
         where = f"`target` {context.target!r}" if context.target else "the network"
         raise ValueError(
             f"Expected {where} to have weights that split {split.name!r} can redraw, but all of it would be fit. "

@@ -64,6 +64,20 @@ class Layers(Split):
         return Mask(entries)
 
 
+def outermost_blocks(context: SplitContext) -> list[str]:
+    """Canonical names of the network's (or the target's) outermost blocks that hold layers, in their order.
+
+    Args:
+        context: The network.
+
+    Example:
+        >>> net = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.ReLU(), nn.Linear(4, 2))
+        >>> outermost_blocks(SplitContext(net, (), None, seed=0))
+        ['0', '2']
+    """
+    return _outermost([u.name for u in units(context.model) if u.weights and is_below(u.name, context.target)])
+
+
 def _find_start(start: str, inside: list[Unit], model: nn.Module) -> str:
     blocks = [name for name, module in named_modules(model) if name and any(is_below(u.name, name) for u in inside)]
     matches = [name for name in blocks if name == start] or [name for name in blocks if name.endswith("." + start)]

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 from lightning_ke.naming import nearest_names
 from lightning_ke.splits.base import Split, check_rate
+from lightning_ke.splits.bottom_up import BottomUp
 from lightning_ke.splits.channels import ChannelSplit
+from lightning_ke.splits.dormant import Dormant
 from lightning_ke.splits.importance import Importance
 from lightning_ke.splits.kels import Kels
 from lightning_ke.splits.layers import Layers
 from lightning_ke.splits.magnitude import Magnitude
+from lightning_ke.splits.overlap import Overlap
 from lightning_ke.splits.sensitivity import Fisher, Snip
 from lightning_ke.splits.wels import RandomEachGeneration, Wels
 from lightning_ke.splits.whole_layers import Everything, LastLayer
@@ -45,6 +48,8 @@ class SplitInfo:
 _SPLITS = {
     info.name: info
     for info in (
+        SplitInfo(BottomUp, "late blocks are redrawn, one block fewer in each generation (LW)", takes_rate=False),
+        SplitInfo(Dormant, "channels that hardly say anything are redrawn (ReDo)", takes_rate=False),
         SplitInfo(Everything, "every layer is redrawn (warm starts, the control)", takes_rate=False),
         SplitInfo(Fisher, "the weights with the largest squared gradients are fit, others in each generation (DNR)"),
         SplitInfo(Importance, "the strongest share of each layer's kernels is fit, and is a slim network"),
@@ -52,6 +57,7 @@ _SPLITS = {
         SplitInfo(LastLayer, "the last layer is redrawn (RIFLE)", takes_rate=False),
         SplitInfo(Layers, "late layers are redrawn, early ones are fit (LLF)", takes_rate=False),
         SplitInfo(Magnitude, "the largest share of each tensor's weights is fit, others in each generation"),
+        SplitInfo(Overlap, "filters that overlap least with others are fit, others in each generation (RePr)"),
         SplitInfo(RandomEachGeneration, "a random share of the weights is fit, another one in each generation"),
         SplitInfo(Snip, "the weights with the largest abs(gradient * weight) are fit, others in each generation (DNR)"),
         SplitInfo(Wels, "a random share of the weights is fit, the same in all generations (KE)"),
@@ -64,8 +70,8 @@ def list_splits() -> list[str]:
 
     Example:
         >>> list_splits()
-        ['everything', 'fisher', 'importance', 'kels', 'last-layer', 'layers', 'magnitude', 'random-each-generation',
-         'snip', 'wels']
+        ['bottom-up', 'dormant', 'everything', 'fisher', 'importance', 'kels', 'last-layer', 'layers', 'magnitude',
+         'overlap', 'random-each-generation', 'snip', 'wels']
     """
     return sorted(_SPLITS)
 
@@ -96,8 +102,8 @@ def get_split(split: str | Split, rate: float | None = None, ops: float | None =
 
     Args:
         split: One of `list_splits`, or a split object, which is returned as it is.
-        rate: Share of what is fit, in (0, 1); None is the split's own default where it takes a rate (0.5, or 0.8 for
-            "snip" and "fisher").
+        rate: Share of what is fit, in (0, 1); None is the split's own default where it takes a rate (0.5; 0.8 for
+            "snip" and "fisher", 0.7 for "overlap").
         ops: In place of `rate` the share of the operations that the slim network may need, for a split that has one.
 
     Raises:

@@ -12,7 +12,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+import lightning_ke as ke
 from lightning_ke import KnowledgeEvolution
+from lightning_ke.phases import Ascent, Dropped, Rescale, Sparse
 from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader, weights
 
 
@@ -36,10 +38,10 @@ class Report(Callback):
         torch.save(state, self.folder / f"end-{trainer.global_rank}.pt")
 
 
-def train(folder: Path, split: str, epochs: int, checkpoint: Path | None = None) -> None:
+def train(folder: Path, split: Any, epochs: int, checkpoint: Path | None = None, **options: Any) -> None:
     folder.mkdir(exist_ok=True)
     seed_everything(0)  # the distributed sampler that Lightning puts in takes its order from it
-    callback = KnowledgeEvolution(split=split, epochs_per_generation=1)
+    callback = KnowledgeEvolution(**{"split": split, "epochs_per_generation": 1, **options})
     saver = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
     trainer = make_trainer(
         folder,
@@ -62,8 +64,8 @@ def environment() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["kels", "wels", "snip", "importance"])
-def test_two_processes_stay_one_network_and_resume_exactly(tmp_path: Path, split: str) -> None:
+@pytest.mark.parametrize("split", ["kels", "wels", "snip", "importance", "bottom-up", "overlap", ke.Dormant(0.7)])
+def test_two_processes_stay_one_network_and_resume_exactly(tmp_path: Path, split: Any) -> None:
     whole, again = tmp_path / "whole", tmp_path / "again"
     train(whole, split, 3)
     for epoch in range(3):
@@ -76,3 +78,25 @@ def test_two_processes_stay_one_network_and_resume_exactly(tmp_path: Path, split
     train(again, split, 3, whole / "epoch=0.ckpt")
     resumed = torch.load(again / "end-0.pt")
     assert same(ends[0]["weights"], resumed["weights"]) == []
+
+
+PHASES = {
+    "dsd": {"split": "wels", "reset": "none", "phases": [Sparse(0.5, begin=0.5)]},
+    "ac/dc": {"split": "wels", "optimizer": "keep", "phases": [Sparse(0.8, end=0.5, scope="all", first_generation=2)]},
+    "seal": {"split": "wels", "reset": "none", "phases": [Ascent(["net.0.*"], end=0.5)]},
+    "lw": {"split": "bottom-up", "phases": [Rescale()]},
+    "repr": {"split": "overlap", "reset": "orthogonal", "phases": [Dropped(end=0.5)]},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PHASES)
+def test_phases_do_the_same_on_two_processes_and_resume_exactly(tmp_path: Path, name: str) -> None:
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    train(whole, None, 4, **{"epochs_per_generation": 2, **PHASES[name]})
+    for epoch in range(4):
+        one, other = (torch.load(whole / f"weights-{epoch}-{rank}.pt") for rank in (0, 1))
+        assert same(one, other) == [], f"the ranks differ at the start of epoch {epoch}"
+    train(again, None, 4, whole / "epoch=2.ckpt", **{"epochs_per_generation": 2, **PHASES[name]})
+    ends = [torch.load(folder / "end-0.pt") for folder in (whole, again)]
+    assert same(ends[0]["weights"], ends[1]["weights"]) == []

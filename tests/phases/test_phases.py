@@ -14,8 +14,8 @@ from torch.optim import SGD, AdamW
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ke import KnowledgeEvolution
-from lightning_ke.phases import Ascent, Phase, Rescale, Scene, Sparse
-from lightning_ke.splits import BottomUp
+from lightning_ke.phases import Ascent, Dropped, Phase, Rescale, Scene, Sparse
+from lightning_ke.splits import BottomUp, Dormant, Overlap
 
 
 class Module(LightningModule):
@@ -157,21 +157,47 @@ def test_bottom_up_keeps_one_block_more_in_each_generation_and_rescales_it(tmp_p
                 torch.testing.assert_close(after[name].norm(), first[name])
 
 
+def test_what_a_generation_redraws_is_absent_first_and_then_orthogonal_to_what_was_there(tmp_path: Path) -> None:
+    _, watch = fit(tmp_path, [Dropped(end=0.5)], split=Overlap(0.6), reset="orthogonal")
+    assert watch.held == [[]] * 4 + [["dropped"]] * 2 + [[]] * 2
+    absent = {name: (watch.start[4][name] == 0).all(1) for name in WEIGHTS}
+    assert 0 < sum(int(rows.sum()) for rows in absent.values()) < 16
+    assert all(torch.equal((watch.end[5][name] == 0).all(1), absent[name]) for name in WEIGHTS)
+    for name, rows in absent.items():
+        assert torch.equal(watch.start[4][name.replace("weight", "bias")] == 0, rows)
+        before, trained, redrawn = watch.end[3][name], watch.end[5][name], watch.start[6][name]
+        assert torch.equal(redrawn[~rows], trained[~rows]), "the rest has trained on, and stays"
+        assert bool((redrawn[rows] != 0).any(1).all())
+        held = torch.where(rows[:, None], before, trained)
+        if rows.any() and torch.linalg.matrix_rank(held) < held.shape[1]:
+            assert (redrawn[rows] @ held.T).abs().max() < 1e-6
+
+
+def test_a_redraw_in_several_ways_cannot_be_put_off(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'dormant' has 2 ways"):
+        fit(tmp_path, [Dropped()], split=Dormant())
+    with pytest.raises(ValueError, match="`first_generation` of phase 'dropped' to be at least 2"):
+        Dropped(first_generation=1)
+
+
 PHASES = {
     "dsd": lambda: [Sparse(0.5, begin=0.25, end=0.75)],
     "ac/dc": lambda: [Sparse(0.8, end=0.5, scope="all", first_generation=2)],
     "seal": lambda: [Ascent(["net.0.*"], end=0.5)],
     "lw": lambda: [Rescale()],
+    "repr": lambda: [Dropped(end=0.5)],
     "both": lambda: [Sparse(0.5, begin=0.25, end=0.75), Ascent(["net.0.*"], end=0.5)],
 }
 
 
 @pytest.mark.parametrize("name", PHASES)
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("epoch", [1, 3, 4])
 def test_a_run_resumed_within_a_phase_or_between_generations_is_the_whole_one(
     tmp_path: Path, name: str, epoch: int
 ) -> None:
     options: dict[str, Any] = {"reset": "layer"} if name != "ac/dc" else {"optimizer": "keep"}
+    if name == "repr":
+        options = {"split": Overlap(0.5), "reset": "orthogonal"}
     whole, _ = fit(tmp_path / "whole", PHASES[name](), **options)
     again, _ = fit(tmp_path / "again", PHASES[name](), tmp_path / "whole" / f"epoch={epoch}.ckpt", **options)
     for key, value in whole.state_dict().items():

@@ -22,11 +22,13 @@ from lightning_ke.resets import list_resets
 from lightning_ke.splits import (
     Call,
     Compose,
+    Dormant,
     FixedMask,
     Importance,
     Kels,
     Layers,
     Magnitude,
+    Overlap,
     Snip,
     Split,
     SplitContext,
@@ -90,6 +92,9 @@ CASES = {
     "magnitude": Case(lambda: get_split("magnitude"), 3),
     "snip": Case(lambda: get_split("snip"), 3),
     "fisher": Case(lambda: get_split("fisher"), 3),
+    "bottom-up": Case(lambda: get_split("bottom-up"), 1),
+    "dormant": Case(lambda: Dormant(0.6), 3),
+    "overlap": Case(lambda: Overlap(0.5), 3),
     "importance": Case(lambda: get_split("importance"), 2),
     "mask": Case(lambda: FixedMask(half_mask()), 1),
     "compose: slim, and late layers": Case(lambda: Compose(Kels(0.5), Layers("net.3")), 1),
@@ -176,7 +181,9 @@ def test_three_generations_redraw_what_does_not_survive_and_nothing_else(tmp_pat
             assert all(bool(changed[name][~kept_by_fit[name]].all()) for name in changed if "net.1" not in name)
             continue
         for name, where in changed.items():
-            if "net.1" not in name:  # the norm is never redrawn
+            if split.survivors_vary:  # more of what is not fit survives from generation to generation
+                assert not bool((where & masks[generation][name]).any()), (generation, name)
+            elif "net.1" not in name:  # the norm is never redrawn
                 assert torch.equal(where, ~masks[generation][name]), (generation, name)
     assert sorted(witness.changed) == [2, 3]
 
