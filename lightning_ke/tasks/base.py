@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric
 
 from lightning_ke.losses import Loss, get_loss
 
@@ -96,24 +95,6 @@ class Task(LightningModule, ABC):
             batch: A batch.
         """
 
-    def log_scores(self, part: str, outputs: Tensor, targets: Tensor, metrics: nn.ModuleDict) -> None:
-        """Update torchmetrics objects by a batch and log them; the first is shown in the progress bar.
-
-        Args:
-            part: ``"val"`` or ``"test"``.
-            outputs: What the network put out.
-            targets: What was wanted.
-            metrics: Metrics by name, as `parts` has them for each part.
-        """
-        of_part = metrics[part]
-        assert isinstance(of_part, nn.ModuleDict)
-        for number, (name, metric) in enumerate(of_part.items()):
-            assert isinstance(metric, Metric)
-            metric.update(outputs, targets)
-            self.log(
-                f"{part}_{name}", metric, prog_bar=number == 0, on_step=False, on_epoch=True, batch_size=len(targets)
-            )
-
     # What a loss may want to see ------------------------------------------------------------------------------------
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -159,19 +140,3 @@ class Task(LightningModule, ABC):
                 f"got max_epochs={self.trainer.max_epochs}. Give `Trainer(max_epochs=...)`, or no scheduler."
             )
         return int(horizon)
-
-
-def parts(metrics: Mapping[str, Metric]) -> nn.ModuleDict:
-    """Metrics for validation and for testing, which must not mix.
-
-    Args:
-        metrics: torchmetrics objects by name.
-
-    Example:
-        >>> from torchmetrics import MeanMetric
-        >>> sorted(parts({"loss": MeanMetric()}))
-        ['test', 'val']
-    """
-    return nn.ModuleDict(
-        {part: nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()}) for part in ("val", "test")}
-    )

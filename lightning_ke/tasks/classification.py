@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassCalibrationError
 
-from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler, Task, parts
+from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler
+from lightning_ke.tasks.scored import ScoredTask
 
 Batch = tuple[Tensor, Tensor]
 
 
-class Classification(Task):
+class Classification(ScoredTask):
     """Trains a backbone to tell classes apart; logs `train_loss`, `val_loss`, `val_acc`, `test_acc` (and top 5).
 
     Args:
@@ -62,9 +63,6 @@ class Classification(Task):
             raise ValueError(
                 f"Expected argument `label_smoothing` to be in [0, 1), but got {smoothing}. The paper uses 0.1."
             )
-        super().__init__(backbone, loss, optimizer, scheduler, interval)
-        config = dict(config) if config is not None else None
-        self.save_hyperparameters("num_classes", "interval", "config", "auc", "calibration")
         top = {"acc": 1, "acc5": 5} if num_classes > 5 else {"acc": 1}
         metrics: dict[str, Metric] = {
             name: MulticlassAccuracy(num_classes, top_k=k, average="micro") for name, k in top.items()
@@ -73,18 +71,17 @@ class Classification(Task):
             metrics["auc"] = MulticlassAUROC(num_classes, average="macro")
         if calibration:
             metrics["ece"] = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1")
-        self.metrics = parts(metrics)
+        super().__init__(backbone, loss, metrics, optimizer, scheduler, interval)
+        config = dict(config) if config is not None else None
+        self.save_hyperparameters("num_classes", "interval", "config", "auc", "calibration")
 
     @property
     def monitors(self) -> tuple[str, ...]:
         """Names of the validation metrics by which weights may be chosen."""
-        of_validation = self.metrics["val"]
-        assert isinstance(of_validation, nn.ModuleDict)
-        return (*(f"val_{name}" for name in of_validation if name != "ece"), "val_loss")
+        return tuple(name for name in super().monitors if name != "val_ece")
 
-    def evaluate(self, part: str, batch: Batch) -> None:
-        """Accuracy and plain cross-entropy of a batch."""
+    def compare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, labels and plain cross-entropy of a batch."""
         images, labels = batch
         scores = self(images)
-        self.log(f"{part}_loss", F.cross_entropy(scores, labels), batch_size=len(labels))
-        self.log_scores(part, scores, labels, self.metrics)
+        return scores, labels, F.cross_entropy(scores, labels)

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_ke.arguments import check_choice
 from lightning_ke.data.labels import UNKNOWN
 from lightning_ke.extras import import_extra
-from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler, Task, parts
+from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler
+from lightning_ke.tasks.scored import ScoredTask
 
 
-class NodeClassification(Task):
+class NodeClassification(ScoredTask):
     """Trains a graph network on one graph; logs `train_loss`, `val_loss`, `val_acc` and the same of test.
 
     A batch is the whole graph: ((features, edges), labels), where the nodes of other parts have the label -100.
@@ -49,22 +50,16 @@ class NodeClassification(Task):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         loss = nn.CrossEntropyLoss(ignore_index=UNKNOWN) if loss is None else loss
-        super().__init__(backbone, loss, optimizer, scheduler, interval)
+        metrics = {"acc": MulticlassAccuracy(num_classes, average="micro", ignore_index=UNKNOWN)}
+        super().__init__(backbone, loss, metrics, optimizer, scheduler, interval)
         config = dict(config) if config is not None else None
         self.save_hyperparameters("num_classes", "interval", "config")
-        self.metrics = parts({"acc": MulticlassAccuracy(num_classes, average="micro", ignore_index=UNKNOWN)})
 
-    @property
-    def monitors(self) -> tuple[str, ...]:
-        """What is logged in every validation."""
-        return ("val_acc", "val_loss")
-
-    def evaluate(self, part: str, batch: Any) -> None:
-        """Accuracy and cross-entropy of the part's nodes."""
+    def compare(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, labels and cross-entropy of the part's nodes."""
         inputs, labels = batch
         scores = self(*inputs)
-        self.log(f"{part}_loss", F.cross_entropy(scores, labels, ignore_index=UNKNOWN), batch_size=1)
-        self.log_scores(part, scores, labels, self.metrics)
+        return scores, labels, F.cross_entropy(scores, labels, ignore_index=UNKNOWN)
 
 
 def graph_network(

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAccuracy, MultilabelAUROC
 
-from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler, Task, parts
+from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler
+from lightning_ke.tasks.scored import ScoredTask
 
 
-class MultiLabel(Task):
+class MultiLabel(ScoredTask):
     """Trains a backbone to say of each label whether it applies; logs loss, `val_auc`, `val_acc` and the same of test.
 
     Both scores are means over the labels; accuracy is that at a probability of 0.5.
@@ -42,30 +44,22 @@ class MultiLabel(Task):
         interval: Literal["epoch", "step"] = "epoch",
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(backbone, nn.BCEWithLogitsLoss() if loss is None else loss, optimizer, scheduler, interval)
+        metrics: dict[str, Metric] = {
+            "auc": MultilabelAUROC(num_classes, average="macro"),
+            "acc": MultilabelAccuracy(num_classes, average="macro"),
+        }
+        loss = nn.BCEWithLogitsLoss() if loss is None else loss
+        super().__init__(backbone, loss, metrics, optimizer, scheduler, interval)
         config = dict(config) if config is not None else None
         self.save_hyperparameters("num_classes", "interval", "config")
-        self.metrics = parts(
-            {
-                "auc": MultilabelAUROC(num_classes, average="macro"),
-                "acc": MultilabelAccuracy(num_classes, average="macro"),
-            }
-        )
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of a batch of images and 0/1 labels."""
         images, labels = batch
         return super().training_step((images, labels.float()), batch_idx)
 
-    @property
-    def monitors(self) -> tuple[str, ...]:
-        """What is logged in every validation."""
-        return ("val_auc", "val_acc", "val_loss")
-
-    def evaluate(self, part: str, batch: Any) -> None:
-        """Binary cross-entropy, AUC and accuracy of a batch."""
+    def compare(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities, labels and binary cross-entropy of a batch."""
         images, labels = batch
         scores = self(images)
-        loss = F.binary_cross_entropy_with_logits(scores, labels.float())
-        self.log(f"{part}_loss", loss, batch_size=len(labels))
-        self.log_scores(part, scores.sigmoid(), labels.int(), self.metrics)
+        return scores.sigmoid(), labels.int(), F.binary_cross_entropy_with_logits(scores, labels.float())

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanMetric, Metric, R2Score
 
-from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler, Task, parts
+from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler
+from lightning_ke.tasks.scored import ScoredTask
 
 
-class Regression(Task):
+class Regression(ScoredTask):
     """Trains a backbone to predict values; logs `val_loss` (squared error), `val_r2`, `val_mae`, the same of test.
 
     Args:
@@ -52,12 +53,12 @@ class Regression(Task):
     ) -> None:
         if not std > 0:
             raise ValueError(f"Expected argument `std` to be greater than 0, but got {std}. Leave it out for 1.")
-        super().__init__(backbone, nn.MSELoss() if loss is None else loss, optimizer, scheduler, interval)
+        metrics: dict[str, Metric] = {"r2": R2Score(), "mae": MeanAbsoluteError()}
+        loss = nn.MSELoss() if loss is None else loss
+        super().__init__(backbone, loss, metrics, optimizer, scheduler, interval)
         config = dict(config) if config is not None else None
         self.save_hyperparameters("num_classes", "mean", "std", "interval", "config")
         self.mean, self.std = mean, std
-        metrics: dict[str, Metric] = {"r2": R2Score(), "mae": MeanAbsoluteError()}
-        self.metrics = parts(metrics)
 
     def predict_values(self, inputs: Tensor) -> Tensor:
         """Predict, in the values' own unit.
@@ -77,20 +78,14 @@ class Regression(Task):
         standardised = (values.float().view(len(values), -1) - self.mean) / self.std
         return super().training_step((inputs, standardised), batch_idx)
 
-    @property
-    def monitors(self) -> tuple[str, ...]:
-        """What is logged in every validation."""
-        return ("val_r2", "val_mae", "val_loss")
-
-    def evaluate(self, part: str, batch: Any) -> None:
-        """Squared and absolute error and explained variance of a batch."""
+    def compare(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Values in their own unit, and the squared error, of a batch."""
         inputs, values = batch
         predicted, values = self.predict_values(inputs).flatten(), values.float().flatten()
-        self.log(f"{part}_loss", F.mse_loss(predicted, values), batch_size=len(values))
-        self.log_scores(part, predicted, values, self.metrics)
+        return predicted, values, F.mse_loss(predicted, values)
 
 
-class Heading(Task):
+class Heading(ScoredTask):
     """Trains a backbone to predict an angle by its sine and cosine, so that 359 and 1 degree are neighbours.
 
     Logs `val_mae` (mean absolute error on the circle, in degrees, at most 180; 90 is chance), `val_cos` (mean cosine of
@@ -119,10 +114,10 @@ class Heading(Task):
         interval: Literal["epoch", "step"] = "epoch",
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(backbone, nn.MSELoss() if loss is None else loss, optimizer, scheduler, interval)
+        metrics = {"mae": _DegreesApart(), "cos": _CosineOfError()}
+        super().__init__(backbone, nn.MSELoss() if loss is None else loss, metrics, optimizer, scheduler, interval)
         config = dict(config) if config is not None else None
         self.save_hyperparameters("interval", "config")
-        self.metrics = parts({"mae": MeanMetric(), "cos": MeanMetric()})
 
     @classmethod
     def outputs(cls, num_classes: int, **options: Any) -> int:
@@ -146,24 +141,25 @@ class Heading(Task):
         inputs, angles = batch
         return super().training_step((inputs, _on_circle(angles)), batch_idx)
 
-    @property
-    def monitors(self) -> tuple[str, ...]:
-        """What is logged in every validation."""
-        return ("val_mae", "val_cos", "val_loss")
-
-    def evaluate(self, part: str, batch: Any) -> None:
-        """The error on the circle of a batch."""
+    def compare(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Angles in radians, and the squared error of sine and cosine, of a batch."""
         inputs, angles = batch
-        outputs, wanted = self(inputs), _on_circle(angles)
-        self.log(f"{part}_loss", F.mse_loss(outputs, wanted), batch_size=len(angles))
-        error = angle_between(torch.atan2(outputs[:, 0], outputs[:, 1]), angles.flatten())
-        metrics = self.metrics[part]
-        assert isinstance(metrics, nn.ModuleDict)
-        for name, value in (("mae", error.rad2deg()), ("cos", error.cos())):
-            metric = metrics[name]
-            assert isinstance(metric, Metric)
-            metric.update(value)
-            self.log(f"{part}_{name}", metric, prog_bar=name == "mae", batch_size=len(angles))
+        outputs = self(inputs)
+        return torch.atan2(outputs[:, 0], outputs[:, 1]), angles.flatten(), F.mse_loss(outputs, _on_circle(angles))
+
+
+class _DegreesApart(MeanMetric):
+    """Mean absolute error on the circle, in degrees."""
+
+    def update(self, one: Tensor, other: Tensor) -> None:  # type: ignore[override]  # it compares two, as R2Score does
+        super().update(angle_between(one, other).rad2deg())
+
+
+class _CosineOfError(MeanMetric):
+    """Mean cosine of the error."""
+
+    def update(self, one: Tensor, other: Tensor) -> None:  # type: ignore[override]  # it compares two, as R2Score does
+        super().update(angle_between(one, other).cos())
 
 
 def angle_between(one: Tensor, other: Tensor) -> Tensor:

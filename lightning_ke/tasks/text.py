@@ -8,12 +8,14 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler, Task, parts
+from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler
+from lightning_ke.tasks.scored import ScoredTask
 
 
-class NextCharacter(Task):
+class NextCharacter(ScoredTask):
     """Trains a backbone to foretell the next character; logs `val_loss`, `val_perplexity`, `val_acc`, also of test.
 
     Args:
@@ -42,44 +44,30 @@ class NextCharacter(Task):
         interval: Literal["epoch", "step"] = "epoch",
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(backbone, nn.CrossEntropyLoss() if loss is None else loss, optimizer, scheduler, interval)
+        metrics: dict[str, Metric] = {
+            "perplexity": _Perplexity(),
+            "acc": MulticlassAccuracy(num_classes, average="micro"),
+        }
+        loss = nn.CrossEntropyLoss() if loss is None else loss
+        super().__init__(backbone, loss, metrics, optimizer, scheduler, interval)
         config = dict(config) if config is not None else None
         self.save_hyperparameters("num_classes", "interval", "config")
-        self.losses = parts({"loss": MeanMetric(), "acc": MeanMetric()})
 
-    @property
-    def monitors(self) -> tuple[str, ...]:
-        """What is logged in every validation."""
-        return ("val_perplexity", "val_loss", "val_acc")
-
-    def evaluate(self, part: str, batch: Any) -> None:
-        """Gather cross-entropy and hits of a batch; every character counts the same."""
+    def compare(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, the next characters and the cross-entropy; every character counts the same."""
         characters, wanted = batch
         scores = self(characters)
-        self._mean(part, "loss").update(F.cross_entropy(scores, wanted, reduction="none"))
-        self._mean(part, "acc").update((scores.argmax(1) == wanted).float())
+        return scores, wanted, F.cross_entropy(scores, wanted)
 
-    def on_validation_epoch_end(self) -> None:
-        """Score the validation text."""
-        self._score("val")
 
-    def on_test_epoch_end(self) -> None:
-        """Score the test text."""
-        self._score("test")
+class _Perplexity(MeanMetric):
+    """The exponential of the cross-entropy of all characters."""
 
-    def _score(self, part: str) -> None:
-        loss, acc = (self._mean(part, name).compute() for name in ("loss", "acc"))
-        for name, value in (("loss", loss), ("perplexity", loss.exp()), ("acc", acc)):
-            self.log(f"{part}_{name}", value, prog_bar=name == "perplexity")
-        self._mean(part, "loss").reset()
-        self._mean(part, "acc").reset()
+    def update(self, scores: Tensor, wanted: Tensor) -> None:  # type: ignore[override]  # it compares two
+        super().update(F.cross_entropy(scores, wanted, reduction="none"))
 
-    def _mean(self, part: str, name: str) -> MeanMetric:
-        of_part = self.losses[part]
-        assert isinstance(of_part, nn.ModuleDict)
-        metric = of_part[name]
-        assert isinstance(metric, MeanMetric)
-        return metric
+    def compute(self) -> Tensor:
+        return super().compute().exp()
 
 
 class CharacterGRU(nn.Module):

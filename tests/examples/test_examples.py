@@ -55,3 +55,14 @@ def test_a_slim_network_is_fine_tuned_from_its_file(tmp_path, monkeypatch):
     dense = sum(parameter.numel() for parameter in example["build"]().parameters())
     assert sum(parameter.numel() for parameter in slim.net.parameters()) < 0.6 * dense
     assert (tmp_path / "slim.safetensors").is_file()
+
+
+def test_headings_are_learnt_and_the_slim_network_knows_them_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = (EXAMPLES / "headings.py").read_text()
+    assert len(code.splitlines()) <= 40
+    evolution = runpy.run_path(str(EXAMPLES / "headings.py"), run_name="headings")["main"](generations=2, epochs=4)
+    assert [record["epochs"] for record in evolution.history] == [4, 4]
+    first, last = evolution.history
+    assert last["dense"]["val_mae"] < 60, "chance is 90 degrees"
+    assert last["fit"]["val_mae"] < min(75, first["fit"]["val_mae"])

@@ -58,7 +58,7 @@ def test_accuracy_is_that_of_all_images(tmp_path, data):
 
 
 def test_few_classes_have_no_top_five():
-    assert set(Classification(small_network(), 5).metrics["val"]) == {"acc"}
+    assert Classification(small_network(), 5).monitors == ("val_acc", "val_loss")
 
 
 @pytest.mark.parametrize(("interval", "expected"), [("epoch", 3), ("step", 30)])

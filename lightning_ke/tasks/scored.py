@@ -1,0 +1,75 @@
+"""Tasks whose metrics all compare what the network puts out with what was wanted."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler, Task
+
+
+class ScoredTask(Task):
+    """Logs a plain loss and metrics of every batch; subclasses say of what (`compare`).
+
+    Args:
+        backbone: As for every task.
+        loss: As for every task.
+        metrics: torchmetrics objects by name, the one that usually chooses the weights first; each is updated with the
+            outputs and targets of `compare`.
+        optimizer: As for every task.
+        scheduler: As for every task.
+        interval: As for every task.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        loss: nn.Module,
+        metrics: Mapping[str, Metric],
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
+        interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__(backbone, loss, optimizer, scheduler, interval)
+        self._names = tuple(metrics)
+        # Validation and testing must not mix.
+        self.metrics = nn.ModuleDict(
+            {f"{part}_{name}": metrics[name].clone() for part in ("val", "test") for name in self._names}
+        )
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """What is logged in every validation: the metrics, then the loss."""
+        return (*(f"val_{name}" for name in self._names), "val_loss")
+
+    @abstractmethod
+    def compare(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the network on a batch.
+
+        Args:
+            batch: A batch.
+
+        Returns:
+            What the metrics compare, outputs and targets, and the plain loss, whatever the network is trained by.
+        """
+
+    def evaluate(self, part: str, batch: Any) -> None:
+        """Log the plain loss and all metrics of a batch; the first metric is shown in the progress bar.
+
+        Args:
+            part: ``"val"`` or ``"test"``.
+            batch: A batch.
+        """
+        outputs, targets, loss = self.compare(batch)
+        self.log(f"{part}_loss", loss, batch_size=len(targets))
+        for number, name in enumerate(self._names):
+            metric = self.metrics[f"{part}_{name}"]
+            assert isinstance(metric, Metric)
+            metric.update(outputs, targets)
+            self.log(
+                f"{part}_{name}", metric, prog_bar=number == 0, on_step=False, on_epoch=True, batch_size=len(targets)
+            )
