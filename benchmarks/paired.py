@@ -74,10 +74,11 @@ def read(path: Path) -> list[dict[str, Any]]:
         path: File of JSON lines.
     """
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if lines and not lines[-1].endswith("}"):
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError:
         path.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
-        lines.pop()
-    return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines[:-1]]
 
 
 def collect(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

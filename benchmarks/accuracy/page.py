@@ -13,12 +13,13 @@ from benchmarks.accuracy.study import Study
 NOTE = """Written by `python -m benchmarks.accuracy {name}` from [`{name}.csv`]({name}.csv); do not edit.
 
 Every arm is trained for the same number of epochs, unless its line below says otherwise; "training ops" compares what
-the training itself cost. Its learning rate is the best of at least three on the validation
-images at seed {seed}; weights, too, were chosen on validation, and the test images were used once. `±` is the standard
-deviation over seeds; a difference is the mean over paired seeds with its 95 % interval (Student's t), and counts only
-if the interval is above 0. With fewer than two seeds there is none. A test accuracy of one run has a standard error of
-about 0.6 points of its own.
+the training itself cost. {rates}; weights were chosen on validation, too, and the test images were used once. `±` is
+the standard deviation over seeds; a difference is the mean over paired seeds with its 95 % interval (Student's t), and
+counts only if the interval is above 0. With fewer than two seeds there is none. A test accuracy of one run has a
+standard error of about {error} points of its own.
 """
+TUNED = "Its learning rate is the best of at least three on the validation images at seed {seed}"
+UNTUNED = "The learning rate is the same for all of them"
 
 
 def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
@@ -34,7 +35,11 @@ def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
     plot(study, table, folder / f"{study.name}.png")
     parts = [
         f"# {study.title}",
-        NOTE.format(name=study.name, seed=study.tuning_seed),
+        NOTE.format(
+            name=study.name,
+            rates=(TUNED if len(study.rates) > 1 else UNTUNED).format(seed=study.tuning_seed),
+            error=study.test_error,
+        ),
         comparison(study, table),
         f"![Test accuracy of every arm, dense and slim, one dot per seed]({study.name}.png)",
         "## The arms\n\n" + "\n".join(f"- **{arm.name}**: {arm.meaning}" for arm in study.arms),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from benchmarks.accuracy.family import family
 from benchmarks.accuracy.study import Arm, Study
 
 Setting = Literal["small", "paper"]
@@ -112,4 +113,4 @@ def _study(name: str, title: str, arms: Sequence[Arm], setting: Setting, data: s
     return Study(name, title, arms, "slim-scratch", base, RATES, seeds)
 
 
-STUDIES = {"pilot": pilot, "cheaper": cheaper}
+STUDIES = {"family": family, "pilot": pilot, "cheaper": cheaper}

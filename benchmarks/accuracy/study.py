@@ -49,9 +49,10 @@ class Study:
         same_size: Name of the arm that every slim network is compared with.
         base: Overrides of every job.
         rates: Learning rates that are tried, in this order. If the best one is the lowest or the highest, half of it or
-            twice as much is tried, too.
+            twice as much is tried, too. A single one is taken as it is, for all arms.
         tuning_seed: Seed of the runs that choose the learning rate; also the first of `seeds`.
         seeds: Seeds of the comparison.
+        test_error: Standard error of one run's test accuracy, in points.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Study:
     rates: Sequence[float]
     seeds: Sequence[int]
     tuning_seed: int = field(default=0)
+    test_error: float = 0.6
 
     def next_jobs(self, scores: Mapping[str, float]) -> Iterator[Job]:
         """Name the jobs that can be run now, in the order in which they are worth most.
@@ -101,7 +103,7 @@ class Study:
         rates = list(self.rates)
         while True:
             jobs = [Job(arm, rate, self.tuning_seed) for rate in rates]
-            if any(job.name not in scores for job in jobs):
+            if len(self.rates) == 1 or any(job.name not in scores for job in jobs):
                 return jobs
             best = max(jobs, key=lambda job: scores[job.name]).lr
             if best == max(rates):

@@ -8,10 +8,13 @@ from scipy import stats
 
 from benchmarks.accuracy import page
 from benchmarks.accuracy.collecting import collect
+from benchmarks.accuracy.family import ARMS, CARDS, family, write_cards
 from benchmarks.accuracy.runner import run
 from benchmarks.accuracy.statistics import paired_difference
 from benchmarks.accuracy.study import Arm, Study
 from lightning_ke.app.train import config_dir
+from lightning_ke.splits import list_splits
+from tests.app.commands import composed
 
 LONG, SLIM, KE = (Arm(name, name, []) for name in ("long", "slim-scratch", "ke"))
 
@@ -96,3 +99,39 @@ def test_a_tiny_study_is_run_stopped_and_written(tmp_path):
         result = json.loads((tmp_path / "trial" / f"{row['arm']}-lr{row['lr']:g}-s0" / "results.json").read_text())
         assert row["test_acc"] == result["networks"]["dense"]["test_acc"]
         assert f"| {row['arm']} | dense | {row['lr']:g} | 2 |" in written
+
+
+def test_one_learning_rate_is_taken_as_it_is():
+    alone = study(rates=(0.1,))
+    assert names(alone.next_jobs({}))[:2] == ["long-lr0.1-s0", "slim-scratch-lr0.1-s0"]
+    scores = {"long-lr0.1-s0": 0.1, "slim-scratch-lr0.1-s0": 0.2}
+    assert names(alone.next_jobs(scores)) == ["long-lr0.1-s1", "slim-scratch-lr0.1-s1"]
+
+
+def test_every_arm_of_the_family_composes_and_has_a_card():
+    whole = family("small", "unused", [0])
+    assert {card for card, _, _ in ARMS.values()} <= {path.stem for path in CARDS.glob("*.md")}
+    for arm in whole.arms:
+        composed(*whole.base, *arm.overrides, "optimizer.lr=0.1", "seed=0")
+    named = " ".join(override for arm in whole.arms for override in arm.overrides)
+    missing = [name for name in list_splits() if f"split={name}" not in named]
+    assert missing == [], "every split has an arm"
+
+
+def test_what_was_measured_is_written_into_the_cards(tmp_path):
+    for card in {card for card, _, _ in ARMS.values()}:
+        (tmp_path / f"{card}.md").write_text((CARDS / f"{card}.md").read_text())
+    rows = [
+        ("long", "dense", 0.7, 0),
+        ("long", "dense", 0.8, 1),
+        ("kels", "dense", 0.72, 0),
+        ("kels", "dense", 0.84, 1),
+    ]
+    rows += [("kels", "slim", 0.5, 0), ("wels", "dense", 0.6, 0)]
+    table = pd.DataFrame(rows, columns=["arm", "network", "test_acc", "seed"])
+    for _ in range(2):  # a second time replaces the first
+        assert write_cards(table, tmp_path) == ["kels", "wels"]
+    [row] = [line for line in (tmp_path / "kels.md").read_text().splitlines() if "**Measured**" in line]
+    assert "78.0 %, slim 50.0 % (long baseline 75.0 %, difference +3.0 ± 12.7; 2 seeds)" in row
+    assert "60.0 % (long baseline 75.0 %; one seed)" in (tmp_path / "wels.md").read_text()
+    assert "Measured" not in (tmp_path / "snip.md").read_text()

@@ -1,0 +1,166 @@
+"""The whole family on one data set: every split, redraw, phase, trigger and loss beside the same two controls.
+
+    python -m benchmarks.accuracy family --data unused --out DIR [--seeds 0 1 2]
+    python -m benchmarks.accuracy.family docs/results/family.csv
+
+The first command trains what is left and writes CSV, page and plot; the second writes what was measured into the method
+cards, so that no number in them is typed. The embedded images need no download, and a run takes about a minute of one
+quiet core; the learning rate is the same for all arms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.accuracy.statistics import paired_difference
+from benchmarks.accuracy.study import Arm, Study
+
+CARDS = Path(__file__).parents[2] / "docs" / "methods"
+RATE = 0.1
+GENERATIONS, EPOCHS = 5, 6
+BASE = ("experiment=demo", "trainer.precision=bf16-mixed", "trainer.enable_progress_bar=false")
+
+# Name of the arm: the card that it belongs to, what it is, and what distinguishes its `ke-train`.
+ARMS = {
+    "kels": ("kels", "the first half of each layer's channels is fit", ["split=kels"]),
+    "wels": ("wels", "a random half of the weights is fit", ["split=wels"]),
+    "importance": ("importance", "the strongest half of each layer's channels is fit", ["split=importance"]),
+    "random": (
+        "random-each-generation",
+        "a random half of the weights, another one each time",
+        ["split=random-each-generation"],
+    ),
+    "magnitude": ("magnitude", "the larger half of the weights", ["split=magnitude"]),
+    "snip": ("snip", "the 80 % of the weights that matter most for the loss", ["split=snip"]),
+    "fisher": ("fisher", "the 80 % of the weights with the largest squared gradients", ["split=fisher"]),
+    "layers": ("layers", "later-layer forgetting: layer4 and up is redrawn", ["split=layers", "split.start=layer4"]),
+    "llf-in-kels": ("compose", "later-layer forgetting inside a slim structure", ["split=llf-in-kels"]),
+    "last-layer": ("last-layer", "the last layer is redrawn", ["split=last-layer"]),
+    "shrink-perturb": (
+        "everything",
+        "all weights shrink and are perturbed",
+        ["split=everything", "redraw=shrink_perturb"],
+    ),
+    "dormant": ("dormant", "dormant channels are recycled", ["split=dormant"]),
+    "lw": ("bottom-up", "one block more survives each time, rescaled", ["split=bottom-up", "generations=lw"]),
+    "repr": ("overlap", "overlapping filters", ["split=overlap", "redraw=orthogonal", "generations=repr"]),
+    "dsd": ("sparse", "dense-sparse-dense", ["redraw=none", "generations=dsd", "generations.epochs=30"]),
+    "acdc": (
+        "sparse",
+        "sparse and dense in turn",
+        ["redraw=none", "generations=acdc", "redraw.optimizer=keep", "redraw.lr_schedule=continue"],
+    ),
+    "seal": ("ascent", "early layers climb the loss first", ["redraw=none", "generations=seal"]),
+    "born-again": (
+        "born-again",
+        "everything is redrawn; the last generation teaches",
+        ["split=everything", "loss=born_again"],
+    ),
+    "cs-kd": ("cs-kd", "KELS with class-wise self-distillation", ["loss=cs_kd", "loss.weight=1"]),
+    "cross-entropy": ("kels", "KELS without label smoothing", ["loss=cross_entropy"]),
+    "lr-schedule": (
+        "schedule",
+        "KELS, each generation at a lower rate",
+        ["generations.schedule={lr: [1, 0.8, 0.6, 0.4, 0.2]}"],
+    ),
+    "reset-initial": ("kels", "KELS, redrawn weights begin as they first were", ["redraw=initial"]),
+    "reset-rewind": ("kels", "KELS, the same values as ever are put back", ["redraw=rewind"]),
+    "reset-normal": ("kels", "KELS, redrawn by kaiming_normal", ["redraw=kaiming_normal"]),
+    "reset-zero": ("kels", "KELS, redrawn weights are zero", ["redraw=zero"]),
+    "plateau": ("schedule", "KELS, a generation ends when nothing gets better", ["generations=plateau"]),
+    "overfit": ("schedule", "KELS, a generation ends when it overfits", ["generations=overfit"]),
+}
+
+
+def family(setting: str, data: str, seeds: Sequence[int]) -> Study:
+    """Every method once, in one cheap setting.
+
+    Args:
+        setting: Unused: there is one setting.
+        data: Unused: the images come with the package.
+        seeds: Seeds of the comparison.
+    """
+    one = [
+        "generations.count=1",
+        f"generations.epochs={GENERATIONS * EPOCHS}",
+        "redraw=none",
+        "generations.score_fit=false",
+    ]
+    arms = [
+        Arm("long", "the dense long baseline: no redraw, one schedule", one),
+        Arm(
+            "slim-scratch", "a network of the slim network's size, trained from scratch", [*one, "backbone.width=0.25"]
+        ),
+        Arm("restarts", "the same restarts, nothing redrawn", ["redraw=none"]),
+    ]
+    for name, (_, meaning, overrides) in ARMS.items():
+        more = []
+        if name in ("plateau", "overfit"):
+            more = ["generations.count=null", f"trainer.max_epochs={GENERATIONS * EPOCHS}"]
+            more += ["generations.end.least=3", "generations.end.most=12", "generations.end.patience=2"]
+        arms.append(Arm(name, meaning, [*overrides, *more]))
+    title = "The whole family on one small data set"
+    return Study("family", title, arms, "slim-scratch", BASE, (RATE,), seeds, test_error=0.85)
+
+
+def write_cards(table: pd.DataFrame, folder: Path = CARDS) -> list[str]:
+    """Write what was measured into the row "Measured" of each card's table.
+
+    Args:
+        table: The study's CSV.
+        folder: The cards.
+
+    Returns:
+        Names of the cards that have a row.
+    """
+    written = []
+    for card in dict.fromkeys(card for card, _, _ in ARMS.values()):
+        sentences = [
+            sentence
+            for name, (of_card, meaning, _) in ARMS.items()
+            if of_card == card and (sentence := _measured(table, name, meaning))
+        ]
+        path = folder / f"{card}.md"
+        text = re.sub(r"\| \*\*Measured\*\* \|.*\n", "", path.read_text(encoding="utf-8"))
+        if sentences:
+            row = f"| **Measured** | {' '.join(sentences)} [All methods](../results/family.md). |\n"
+            before, source, behind = text.partition("| **Source** |")
+            text = before + row + source + behind
+            written.append(card)
+        path.write_text(text, encoding="utf-8")
+    return written
+
+
+def _measured(table: pd.DataFrame, arm: str, meaning: str) -> str:
+    """One sentence on an arm; empty if it was not run."""
+
+    def scores(name: str, network: str = "dense") -> pd.Series[float]:
+        rows = table[(table["arm"] == name) & (table["network"] == network)]
+        return 100 * rows.set_index("seed")["test_acc"]
+
+    own, slim = scores(arm), scores(arm, "slim")
+    if own.empty or scores("long").empty:
+        return ""
+    against = paired_difference(own, scores("long"))
+    versus = f"long baseline {scores('long').mean():.1f} %"
+    if against is not None:
+        versus += f", difference {against.mean:+.1f} ± {against.half_width:.1f}"
+    slimmed = f", slim {slim.mean():.1f} %" if len(slim) else ""
+    seeds = "one seed" if len(own) == 1 else f"{len(own)} seeds"
+    return f"{meaning[0].upper()}{meaning[1:]}: {own.mean():.1f} %{slimmed} ({versus}; {seeds})."
+
+
+def main() -> None:
+    """Write the cards' rows."""
+    parser = argparse.ArgumentParser(description="Write what was measured into the method cards.")
+    parser.add_argument("csv", type=Path)
+    print("\n".join(write_cards(pd.read_csv(parser.parse_args().csv))))
+
+
+if __name__ == "__main__":
+    main()
