@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from lightning_ke.endings import GenerationEnd, Overfit, Plateau
     from lightning_ke.history import history_frame, plot_history, write_history_csv
     from lightning_ke.masks import Mask, load_mask
-    from lightning_ke.phases import Ascent, Dropped, Phase, Rescale, Sparse
+    from lightning_ke.phases import Ascent, Dropped, Phase, Rescale, SlimFirst, Sparse
     from lightning_ke.redrawing import redraw
     from lightning_ke.resets import Orthogonal, Reset, ShrinkPerturb, list_resets
     from lightning_ke.schedule import GenerationSchedule
@@ -117,6 +117,7 @@ _HOME = {
     "Rescale": "phases",
     "Reset": "resets",
     "ShrinkPerturb": "resets",
+    "SlimFirst": "phases",
     "Snip": "splits",
     "Sparse": "phases",
     "Split": "splits",
@@ -166,6 +167,7 @@ __all__ = [
     "Rescale",
     "Reset",
     "ShrinkPerturb",
+    "SlimFirst",
     "Snip",
     "Sparse",
     "Split",

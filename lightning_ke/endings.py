@@ -136,8 +136,9 @@ class Plateau(_Watching):
 
     Example:
         >>> policy = Plateau("val_loss", patience=2, least=1, most=10)
-        >>> [policy.ends(1, epoch, {"val_loss": loss}) for epoch, loss in enumerate([2.0, 1.0, 1.1, 1.2], start=1)]
-        [False, False, False, True]
+        >>> losses = enumerate([2.0, 1.0, 1.1, 1.2], start=1)
+        >>> print(*(policy.ends(1, epoch, {"val_loss": loss}) for epoch, loss in losses))
+        False False False True
     """
 
     reason: ClassVar[str] = "plateau"
@@ -184,8 +185,8 @@ class Overfit(_Watching):
         >>> policy = Overfit(patience=2, least=1, most=10)
         >>> losses = [(2.0, 2.1), (1.5, 1.8), (1.2, 1.9), (1.0, 2.0)]
         >>> logged = [{"train_loss": train, "val_loss": val} for train, val in losses]
-        >>> [policy.ends(1, epoch, metrics) for epoch, metrics in enumerate(logged, start=1)]
-        [False, False, False, True]
+        >>> print(*(policy.ends(1, epoch, metrics) for epoch, metrics in enumerate(logged, start=1)))
+        False False False True
     """
 
     reason: ClassVar[str] = "overfit"

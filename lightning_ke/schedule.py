@@ -38,8 +38,8 @@ class GenerationSchedule:
 
     Example:
         >>> schedule = GenerationSchedule(lr=[1.0, 0.5], batch_size=[32, 32, 64])
-        >>> [schedule.value("lr", generation) for generation in (1, 2, 3)]
-        [1.0, 0.5, 0.5]
+        >>> print(*(schedule.value("lr", generation) for generation in (1, 2, 3)))
+        1.0 0.5 0.5
     """
 
     lr: Sequence[float] = ()

@@ -38,8 +38,8 @@ class Ascent(Phase):
         >>> for layer in net:
         ...     layer.weight.grad = torch.ones(1, 1)
         >>> Ascent(["0.*"]).before_step(Scene(net, (), None, None, generation=1))
-        >>> [round(layer.weight.grad.item(), 2) for layer in net]
-        [-0.01, 1.0]
+        >>> print(*(round(layer.weight.grad.item(), 2) for layer in net))
+        -0.01 1.0
     """
 
     name: ClassVar[str] = "ascent"

@@ -71,7 +71,7 @@ class Phase(ABC):
     Args:
         begin: Where in a generation it begins, as a share of the generation's epochs in [0, 1).
         end: Where it ends, in (0, 1].
-        generations: First generation in which it holds.
+        first_generation: First generation in which it holds.
 
     Raises:
         ValueError: If they are out of range.

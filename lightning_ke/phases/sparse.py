@@ -39,8 +39,8 @@ class Sparse(Phase):
         >>> layer, phase = nn.Linear(2, 1, bias=False), Sparse(0.5)
         >>> _ = layer.weight.data.copy_(torch.tensor([[0.1, 0.7]]))
         >>> phase.enter(Scene(layer, (), None, None, generation=1))
-        >>> [round(value, 1) for value in layer.weight.flatten().tolist()]
-        [0.0, 0.7]
+        >>> print(*(round(value, 1) for value in layer.weight.flatten().tolist()))
+        0.0 0.7
     """
 
     name: ClassVar[str] = "sparse"

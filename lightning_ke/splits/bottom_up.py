@@ -34,8 +34,8 @@ class BottomUp(Split):
         >>> net, split = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(4))), BottomUp(("1", "2", "3"))
         >>> context = SplitContext(net, (), None, seed=0, generation=3)
         >>> survivors = split.survivors(split.draw(context), context)
-        >>> [bool(survivors[f"{layer}.weight"].all()) for layer in range(4)]
-        [True, True, False, False]
+        >>> print(*(bool(survivors[f"{layer}.weight"].all()) for layer in range(4)))
+        True True False False
     """
 
     starts: tuple[str, ...] | None = None
