@@ -18,7 +18,7 @@ def row(group: str, arm: str, seed: int, acc: float, slim: float | None = None) 
     if slim is not None:
         networks["slim"] = {"acc": slim, "parameters": 500}
     history = {"history": [[0.1, 0.2], [0.3, 0.4]]} if slim is not None else {}
-    return {"group": group, "arm": arm, "seed": seed, "seconds": 60.0, "networks": networks, **history}
+    return {"group": group, "arm": arm, "seed": seed, "seconds": 120.0, "networks": networks, **history}
 
 
 def test_a_case_is_run_once_and_what_was_cut_off_again(tmp_path: Path) -> None:
@@ -55,6 +55,6 @@ def test_the_page_holds_means_and_paired_differences(tmp_path: Path) -> None:
     half, mean = 50 * (interval.high - interval.low), 50 * (interval.high + interval.low)
     assert f"| g | kels | dense | 3 | 1,000 | 62.3 ± 11.1 | {mean:+.1f} ± {half:.1f} |" in page
     assert "| 2 | 0.300 / 0.400 |" in page
-    assert "0.2 hours" in page
+    assert "0.3 hours" in page
     assert (tmp_path / "results" / "trial.png").stat().st_size > 1000
     assert len((tmp_path / "results" / "trial.csv").read_text().splitlines()) == 1 + 9 + 3
