@@ -202,13 +202,13 @@ class EvolutionRun:
         while not self.clock.redraw_is_due and trainer.current_epoch > self.clock.first_epoch + self.clock.epochs:
             self._count_epoch(trainer, pl_module, None)
         opened = self.clock.redraw_is_due
-        if opened:
-            # A signal of the cluster may ask for a checkpoint at any moment. In the middle of this, some weights are
-            # redrawn and some are not, and a reset may build on what was there.
-            with deferred_signals():
+        # A signal of the cluster may ask for a checkpoint at any moment. In the middle of this, some weights are
+        # redrawn and some are not, and a reset may build on what was there.
+        with deferred_signals():
+            if opened:
                 self._open_generation(trainer, pl_module)
-        if self.phases:
-            self.phases.begin_epoch(self._scene(trainer, pl_module), self.clock.epochs, self.horizon)
+            if self.phases:
+                self.phases.begin_epoch(self._scene(trainer, pl_module), self.clock.epochs, self.horizon)
         self.records.note_rate(trainer, self.clock.epochs)
         return opened
 
