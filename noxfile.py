@@ -1,6 +1,6 @@
 """Everything that is run on this project: `python -m nox -s NAME`, or `python -m nox --list`.
 
-All sessions but `wheel` share one environment below `.nox`: an environment with torch takes gigabytes.
+All sessions but `wheel` and `launchers` share one environment below `.nox`: an environment with torch takes gigabytes.
 """
 
 import hashlib
@@ -136,3 +136,19 @@ def wheel(session: nox.Session) -> None:
         session.run("ke-train", "experiment=smoke", "hydra.run.dir=smoke", "trainer.enable_progress_bar=false")
         session.run("ke-slim", "smoke/checkpoints/last.ckpt", "smoke/last-slim.safetensors")
         session.run("ke-report", "smoke")
+        # A study as users do one, and the figures that came of it.
+        install(session, python, f"{file}[app,wandb]")
+        nobody = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(built)}
+        sweep = ("-m", "experiment=smoke", "split.rate=0.3,0.5,0.8", "logger=wandb", "generations.count=2")
+        session.run("ke-train", *sweep, "trainer.enable_progress_bar=false", env=nobody)
+        session.run("ke-report", "multirun/smoke")
+        session.run("ke-dashboard", "--entity", "nobody", "--project", "knowledge-evolution", env=nobody)
+        session.run(str(python), str(ROOT / "tests" / "installed.py"), "study")
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True)
+def launchers(session: nox.Session) -> None:
+    """Run sweeps with every launcher: joblib, ray, submitit, and SLURM where it is installed and this is root."""
+    test = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "test")
+    install(session, Path(session.virtualenv.location) / BIN / "python", "--editable", f"{ROOT}[app,launchers]", *test)
+    session.run("python", "-m", "pytest", "-m", "slow", "tests/app/test_launchers.py", *session.posargs)

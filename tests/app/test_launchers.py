@@ -21,9 +21,13 @@ LAUNCHERS = {
     "basic": [],
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "submitit": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=30"],
-    "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],
+    # One worker, which imports everything once, and no web page.
+    "ray": [
+        "hydra/launcher=ray",
+        *(f"+hydra.launcher.ray.init.{key}" for key in ("num_cpus=1", "include_dashboard=false")),
+    ],
 }
-SLURM_TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
+SLURM_TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "setpriv")
 
 
 def ke_train(folder, *arguments, **world):
@@ -95,27 +99,38 @@ def slurm():
     try:
         with (folder / "daemons.txt").open("w") as log:
             for command in daemons:
+                # They end with this process, whatever ends it.
+                command = ["setpriv", "--pdeathsig", "TERM", *command]
                 running.append(subprocess.Popen(command, env=os.environ | world, stdout=log, stderr=log))
                 time.sleep(2)
-        for _ in range(60):
-            nodes = subprocess.run(
-                ["sinfo", "--noheader", "--format=%t"],
-                capture_output=True,
-                text=True,
-                check=False,
-                env=os.environ | world,
-            )
-            if nodes.stdout.strip() == "idle":
-                break
-            time.sleep(1)
-        else:
-            pytest.fail(f"SLURM did not come up: {nodes.stderr} {(folder / 'daemons.txt').read_text()[-2000:]}")
+        if not comes_true(lambda: slurm_says(world, "sinfo", "--noheader", "--format=%t") == "idle"):
+            pytest.fail(f"SLURM did not come up: {(folder / 'daemons.txt').read_text()[-2000:]}")
         yield world
     finally:
+        # A job outlives the daemon that has started it.
+        slurm_says(world, "scancel", "--partition=main")
+        comes_true(lambda: not slurm_says(world, "squeue", "--noheader"))
         for process in reversed(running):
             process.terminate()
-            process.wait()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         shutil.rmtree(folder)
+
+
+def slurm_says(world, *command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | world)
+    return done.stdout.strip()
+
+
+def comes_true(condition, seconds=120):
+    """Wait until something is the case; says whether it is."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(1)
+    return condition()
 
 
 def slurm_conf(folder):
@@ -155,3 +170,15 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 def test_a_sweep_on_slurm_gives_the_numbers_of_the_basic_one(tmp_path, basic, slurm):
     check(tmp_path, basic, ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=30"], **slurm)
     assert list(tmp_path.glob("multirun/smoke/.submitit/*/*_submission.sh"))  # it really went through sbatch
+
+
+def test_slurm_starts_the_processes_of_a_job_on_two_devices(tmp_path, slurm):
+    """What is recommended to whoever asks for a sweep of runs on several devices."""
+    two = [*TINY, "generations.epochs=1", "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    done = ke_train(tmp_path, *two, "hydra.run.dir=alone")
+    assert done.returncode == 0, done.stderr
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=30", "hydra.launcher.tasks_per_node=2"]
+    done = ke_train(tmp_path, "-m", *two, "seed=0", *launcher, **slurm)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (job,) = tmp_path.glob("multirun/smoke/*/results.json")
+    assert without_machine(results(job.parent)) == without_machine(results(tmp_path / "alone"))
