@@ -8,11 +8,26 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lightning_ke.app.folders import name_sweep
+from lightning_ke.app.job import SweepJobError
 from lightning_ke.app.preflight import check_one_process
+
+
+class FailedJob(JobReturn):
+    """A job that failed, whose error the summary names: Hydra has nothing to add."""
+
+    @property
+    def return_value(self) -> Any:
+        """Raise the error, as Hydra does, but without its line of overrides."""
+        raise self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
 
 
 class SweepWatch(Callback):
@@ -40,6 +55,17 @@ class SweepWatch(Callback):
             print(f"ke-train: {error}", file=sys.stderr)
             raise SystemExit(2) from None
         SweepWatch.folder = name_sweep(config)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let a job of a sweep that failed be named once.
+
+        Args:
+            config: The job's configuration.
+            job_return: What the launcher hands back.
+            **kwargs: Not used.
+        """
+        if isinstance(job_return._return_value, SweepJobError):
+            job_return.__class__ = FailedJob
 
 
 def sweep_summary(folder: Path, failed: Exception | None = None) -> str:

@@ -99,6 +99,7 @@ def test_a_failed_job_is_marked_and_leaves_the_others_alone(whole, tmp_path):
     assert "multirun/smoke: 3 failed, 3 finished." in printed
     for name, error in failed.items():
         assert f"failed: {name}: {error}" in printed
+    assert "Error executing job" not in printed  # Hydra has nothing to add
     found, expected = jobs(tmp_path), jobs(whole)
     for job in ((0.3, 1), (0.8, 0), (0.8, 1)):
         assert differences(expected[job], found[job]) == []
