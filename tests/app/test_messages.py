@@ -54,6 +54,7 @@ REFUSALS = {
     "seed=-1": "Expected `seed` to be a whole number of at least 0, but got -1.",
     "threads=many": "Expected `threads` to be a whole number or null of at least 1, but got 'many'.",
     "datamodule.batch_size=many": "Expected `datamodule.batch_size` to be a whole number, but got 'many'.",
+    "datamodule.batch_size=true": "Expected `datamodule.batch_size` to be a whole number, but got True.",
     "datamodule.flip=3": "Expected `datamodule.flip` to be true or false, but got 3.",
     "datamodule.crop_scale=[0.1,big]": "Expected `datamodule.crop_scale` to be a list, but got [0.1, 'big'].",
     "+datamodule.per_clas=5": "Expected `datamodule.per_clas` to be an argument of EmbeddedDataModule, but it takes",

@@ -47,6 +47,14 @@ def test_generations_have_the_spread_over_seeds(sweep):
     assert [r["runs"] for r in rows if (r["line"], r["network"]) == ("rate 0.8", "dense network")] == [3, 3, 2]
 
 
+def test_generations_have_whole_numbers_on_their_axis(tmp_path):
+    """And a learning rate that never changes is not shown as 0."""
+    found = charts(write_run(tmp_path / "run", count=2))
+    *_, points = (layer for layer in found["generations"].spec["layer"] if layer["mark"] != "line")
+    assert points["encoding"]["x"]["axis"]["values"] == [1, 2]
+    assert found["lr"].spec["layer"][1]["encoding"]["y"]["axis"]["format"] == "~g"
+
+
 def test_baselines_are_dashed(sweep):
     *_, rule = sweep["generations"].spec["layer"]
     assert rule["mark"]["strokeDash"]

@@ -55,8 +55,12 @@ def test_every_figure_of_a_generation_is_there(tmp_path, prefix):
     assert found.config["ke"] == {
         "split": "kels",
         "rate": 0.5,
+        "ops": None,
+        "round_to": None,
         "target": None,
         "epochs_per_generation": 1,
+        "schedule": None,
+        "phases": [],
         "generations": 3,
         "seed": 3,
         "reset": "layer",

@@ -46,7 +46,8 @@ def score_axis(field: str, metric: str) -> Spec:
         field: Column of the data.
         metric: Name of the score.
     """
-    return {"field": field, "type": "quantitative", "title": metric, "scale": {"zero": False}}
+    numbers = {"format": "~g"}  # else the one tick of an axis of a single value is called 0
+    return {"field": field, "type": "quantitative", "title": metric, "scale": {"zero": False}, "axis": numbers}
 
 
 def colour(field: str = "colour") -> Spec:

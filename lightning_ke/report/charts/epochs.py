@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_ke.report.charts.base import Chart, Spec, axis, choice_of, colour, csv_data, tooltip
+from lightning_ke.report.charts.base import Chart, Spec, axis, choice_of, colour, csv_data, score_axis, tooltip
 from lightning_ke.report.lines import Line
 from lightning_ke.report.runs import Run
 
@@ -109,7 +109,7 @@ def _over_epochs(
     ]
     starts = [{"m": number, "epoch": start} for number, run in enumerate(shown) for start in boundaries(run)]
     x = axis("epoch", "epoch", tickMinStep=1)
-    y: Spec = {"field": "value", "type": "quantitative", "title": title.lower(), "scale": {"zero": False}}
+    y = score_axis("value", title.lower())
     if name == "loss" and all(row["value"] > 0 for row in rows):
         # The fit hypothesis's first losses are hundreds of times those at the end.
         y |= {"scale": {"type": "log"}, "axis": {"grid": False}}

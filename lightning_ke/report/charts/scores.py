@@ -24,6 +24,7 @@ from lightning_ke.report.summary import pareto_front
 DENSE, FIT = "dense network", "fit hypothesis"
 _SIDES = {"dense": DENSE, "fit": FIT}
 _DASHES = [6, 4]
+_MOST_TICKS = 12
 
 
 def generations_chart(lines: Sequence[Line], metric: str) -> Chart | None:
@@ -47,7 +48,10 @@ def generations_chart(lines: Sequence[Line], metric: str) -> Chart | None:
                     rows[-1] |= spread_columns(spread)
     if not rows:
         return None
-    x = axis("generation", "generation", tickMinStep=1, format="d")
+    numbers = sorted({row["generation"] for row in rows})
+    # Between two generations there is none, but the library would put ticks there.
+    ticks = {"values": numbers} if len(numbers) <= _MOST_TICKS else {"tickMinStep": 1}
+    x = axis("generation", "generation", format="d", **ticks)
     x["scale"] = {"zero": False, "nice": False, "padding": 16}
     widths = {"condition": {"test": f"datum.network == '{DENSE}'", "value": 3}, "value": 1.4}
     shapes = shapes_of([DENSE, FIT])
@@ -139,7 +143,7 @@ def costs_chart(lines: Sequence[Line], metric: str, mode: str) -> Chart | None:
         return None
     front = pareto_front([(row["operations"], row["mean"]) for row in rows], mode)
     least, most = (f(row["operations"] for row in rows) for f in (min, max))
-    x = axis("operations", "operations of one image", format="~s")
+    x = axis("operations", "operations of one image", format="~s", tickCount=6)
     x["scale"] = {"type": "log", "padding": 20} if least > 0 and most > 30 * least else {"zero": True, "nice": True}
     y = score_axis("mean", metric)
     shapes = shapes_of(["dense network", "slim network"])
