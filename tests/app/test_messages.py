@@ -1,12 +1,14 @@
 """Each mistake is one clear line and exit code 2; what is no mistake of the user's keeps its traceback."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from lightning_ke.app.experiment import run
 from lightning_ke.app.messages import line_for
 from lightning_ke.app.preflight import check_complete
 from lightning_ke.app.run_folder import RunFolder
 from lightning_ke.app.train import config_dir
+from lightning_ke.app.typed import check_types
 from lightning_ke.report import generation_table
 from tests.app.commands import composed, python
 from tests.app.test_experiment import SHORT
@@ -74,6 +76,24 @@ REFUSALS = {
 def test_a_bad_value_is_one_line(tmp_path, override):
     config = composed("experiment=smoke", "logger=none", "generations.epochs=2", "generations.count=2", override)
     assert answer(run, config, tmp_path).startswith(REFUSALS[override])
+
+
+class AnyLength:
+    def __init__(self, length: int | str = 0, width: int = 0):
+        """Takes more than its subclass."""
+
+
+class WholeLength(AnyLength):
+    def __init__(self, length: int = 0, **others):
+        super().__init__(length, **others)
+
+
+def test_the_type_of_an_argument_is_the_one_that_its_class_gives_it():
+    config = composed("logger=none")
+    OmegaConf.update(config, "callbacks.own", {"_target_": f"{__name__}.WholeLength", "length": "x"}, force_add=True)
+    assert answer(check_types, config).startswith("Expected `callbacks.own.length` to be a whole number, but got 'x'.")
+    OmegaConf.update(config, "callbacks.own", {"length": 1, "width": "x"}, force_add=True)
+    assert answer(check_types, config).startswith("Expected `callbacks.own.width` to be a whole number, but got 'x'.")
 
 
 def test_missing_values_are_named_before_anything_is_imported():
