@@ -47,6 +47,9 @@ steps, 200 epochs in all.
 
 Each network is validated in every second epoch; the weights that validated best are tested, once.""",
     command="python -m benchmarks.graphs ROOT OUT.jsonl --seeds 10",
+    findings="""No network's dense accuracy gains or loses by generations: every interval holds 0. The slim networks, at
+half of the weights, come to the dense ones' accuracy with GraphSAGE and GAT and stay a point below with GCN; none can
+be told from a network of its size that was trained from scratch for as long.""",
 )
 
 

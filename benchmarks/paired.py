@@ -37,6 +37,7 @@ class Study:
             is plotted.
         intro: What was done, in Markdown.
         command: How to repeat it.
+        findings: What the results say, in Markdown.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Study:
     metrics: Mapping[str, tuple[str, str]]
     intro: str
     command: str
+    findings: str = ""
 
 
 def run_missing(path: Path, cases: Iterable[tuple[str, str, int]], run: Callable[[str, str, int], Any]) -> None:
@@ -132,6 +134,7 @@ def page(study: Study, table: pd.DataFrame, history: str) -> str:
         f"## Results\n\n{HOW_TO_READ}",
         results(study, table),
         f"![{label}: a dot for each seed, a bar at the mean]({study.name}.png)",
+        *([f"## What it says\n\n{study.findings}"] if study.findings else []),
         f"## Generations\n\n{HISTORY}",
         history,
         f"## How it was run\n\n{hours:.1f} hours of training on one thread of a shared CPU; {versions}.",
