@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from lightning_ke.resets import Orthogonal, Reset, ShrinkPerturb, list_resets
     from lightning_ke.schedule import GenerationSchedule
     from lightning_ke.slim import extract_slim, load_slim, save_slim
-    from lightning_ke.splits.base import RedrawSet, Split
+    from lightning_ke.splits.base import RedrawSet, Split, SplitContext
     from lightning_ke.splits.bottom_up import BottomUp
     from lightning_ke.splits.compose import Compose
     from lightning_ke.splits.dormant import Dormant
@@ -121,6 +121,7 @@ _HOME = {
     "Snip": "splits",
     "Sparse": "phases",
     "Split": "splits",
+    "SplitContext": "splits",
     "Wels": "splits",
     "draw_mask": "splits",
     "extract_slim": "slim",
@@ -171,6 +172,7 @@ __all__ = [
     "Snip",
     "Sparse",
     "Split",
+    "SplitContext",
     "Wels",
     "draw_mask",
     "extract_slim",
