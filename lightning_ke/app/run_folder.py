@@ -121,7 +121,7 @@ class RunFolder:
         try:
             yield
         except BaseException:
-            if is_first_process() and self.holds_run and not self.finished:
+            if is_first_process() and self.checkpoint.exists() and not self.finished:
                 print(f"What was trained is kept. It goes on by: ke-train resume={self.path}", file=sys.stderr)
             raise
 

@@ -123,6 +123,18 @@ def test_a_refused_run_does_not_claim_its_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_what_was_trained_is_kept_if_anything_was(tmp_path, capsys, trained):
+    record = RunFolder(tmp_path / "out")
+    if trained:
+        record.checkpoint.parent.mkdir(parents=True)
+        record.checkpoint.touch()
+    with pytest.raises(ValueError, match="no data"), record.kept():
+        raise ValueError("no data")
+    hint = f"What was trained is kept. It goes on by: ke-train resume={tmp_path / 'out'}\n"
+    assert capsys.readouterr().err == (hint if trained else "")
+
+
 def test_a_bug_keeps_its_traceback():
     assert answer(lambda: [][1]) is None
     assert answer(int, "x") is None
