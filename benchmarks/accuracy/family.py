@@ -101,7 +101,7 @@ def family(setting: str, data: str, seeds: Sequence[int]) -> Study:
     for name, (_, meaning, overrides) in ARMS.items():
         more = []
         if name in ("plateau", "overfit"):
-            more = ["generations.count=null", f"trainer.max_epochs={GENERATIONS * EPOCHS}"]
+            more = ["generations.count=null", "generations.epochs=null", f"trainer.max_epochs={GENERATIONS * EPOCHS}"]
             more += ["generations.end.least=3", "generations.end.most=12", "generations.end.patience=2"]
         arms.append(Arm(name, meaning, [*overrides, *more]))
     title = "The whole family on one small data set"
