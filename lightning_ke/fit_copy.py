@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightning_ke.compiled import uncompiled
 from lightning_ke.sharding import is_mesh, plain_modules
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def private_copy(pl_module: LightningModule, convert: Callable[[torch.Tensor], t
             if item is not None:
                 shared[id(item)] = item
     try:
-        with plain_modules(pl_module):
+        with plain_modules(pl_module), uncompiled(pl_module):
             twin = copy.deepcopy(pl_module, shared)
     except Exception as error:
         raise ValueError(

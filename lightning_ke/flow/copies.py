@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_ke.compiled import uncompiled
 from lightning_ke.sharding import is_mesh, plain_modules
 
 #: What a copy shares with the original.
@@ -32,7 +33,7 @@ def private_copy(network: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.
         network: The network; it is not changed.
         convert: Makes the copy of one tensor; called once per tensor, so that tied weights stay tied.
     """
-    with plain_modules(network):
+    with plain_modules(network), uncompiled(network):
         return _copy(network, convert)
 
 

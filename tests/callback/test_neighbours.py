@@ -137,29 +137,6 @@ def test_a_module_that_cannot_be_copied_is_told_what_to_do(tmp_path: Path) -> No
     assert len(callback.history) == 2
 
 
-@pytest.mark.slow
-@pytest.mark.compat(
-    "Precision and compilation", "`torch.compile` of the network", "works", note="a boundary compiles nothing anew"
-)
-def test_a_compiled_network_is_redrawn_without_compiling_anew(tmp_path: Path) -> None:
-    torch._dynamo.reset()
-    seed_everything(0)
-    compiled: list[int] = []
-
-    class Count(Callback):
-        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-
-    callback = KnowledgeEvolution(split="wels", epochs_per_generation=2, seed=0)
-    module = Classifier()
-    module.model.compile(backend="aot_eager")
-    trainer = make_trainer(tmp_path, max_epochs=6, callbacks=[callback, Count()])
-    trainer.fit(module, train_loader(), val_loader(batch_size=20))
-    assert compiled[1] == compiled[-1], "no graph is compiled after the first generation"
-    assert compiled[0] > 0
-    torch._dynamo.reset()
-
-
 @pytest.mark.compat("Trainer options", "accumulate_grad_batches", "works", note="gradients do not cross a boundary")
 @pytest.mark.compat("Trainer options", "gradient_clip_val", "works")
 def test_gradients_may_be_accumulated_and_clipped_across_a_boundary(tmp_path: Path) -> None:
