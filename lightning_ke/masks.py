@@ -292,5 +292,20 @@ def is_digest(state: Mapping[str, Any]) -> bool:
     return any("digest" in entry for entry in state["entries"].values())
 
 
+def saved_digests(state: Mapping[str, Any]) -> dict[str, str]:
+    """What `Mask.digests` returned when the state of a mask was written, of which some ranks hold parts only.
+
+    Args:
+        state: What `Mask.state_dict` returned.
+    """
+    found = {}
+    for name, entry in state["entries"].items():
+        if "digest" in entry:
+            found[name] = entry["digest"]
+        elif "packed" in entry:  # tensor parallelism spreads some parameters and leaves the others whole
+            found[name] = Bits(tuple(entry["shape"]), entry["packed"].cpu()).digest()
+    return found
+
+
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "empty"

@@ -12,7 +12,7 @@ from lightning_ke.activity import ActivityGatherer
 from lightning_ke.flow.calls import record_calls, replay_calls
 from lightning_ke.gathering import ScoreGatherer
 from lightning_ke.keyed_rng import keyed_generator
-from lightning_ke.masks import Mask, is_digest
+from lightning_ke.masks import Mask, is_digest, saved_digests
 from lightning_ke.naming import named_parameters
 from lightning_ke.redrawing import redraw_sets, redrawable
 from lightning_ke.settings import Settings
@@ -180,8 +180,7 @@ class RunMask:
         self.seed = state["seed"]
         self.mask = self._digests = None
         if state["mask"] is not None and is_digest(state["mask"]):
-            entries = state["mask"]["entries"].items()
-            self._digests = {name: entry["digest"] for name, entry in entries if "digest" in entry}
+            self._digests = saved_digests(state["mask"])
         elif state["mask"] is not None:
             self.mask = Mask.from_state_dict(state["mask"])
         self._gatherer.load_state_dict(state["gathered"])

@@ -155,7 +155,10 @@ def strategy(kind: str, size: int, timeout: float = 200) -> Any:
     if kind == "single":
         return "auto"
     if kind == "ddp":
-        return DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=timeout))
+        # DDP arranges its buckets anew after a process's first step, unless it looks for unused parameters. Where a
+        # gradient lies in them decides in which order it is summed over more than two ranks.
+        same_buckets = {"find_unused_parameters": size > 2}
+        return DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=timeout), **same_buckets)
     data_parallel, full = {"fsdp": size, "tp": 1, "both": size // 2}[kind.removesuffix("-full")], kind.endswith("-full")
     return ModelParallelStrategy(data_parallel, size // data_parallel, save_distributed_checkpoint=not full)
 
