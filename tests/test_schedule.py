@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,13 @@ class Watch(Callback):
 
 
 def fit(
-    folder: Path, schedule: Any, checkpoint: Path | None = None, module: Any = None, **options: Any
+    folder: Path,
+    schedule: Any,
+    checkpoint: Path | None = None,
+    module: Any = None,
+    limits: Mapping[str, Any] | None = None,
+    saving: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> tuple[Any, Watch, KnowledgeEvolution]:
     seed_everything(0)
     module, watch = module or Decayed(), Watch()
@@ -78,7 +85,8 @@ def fit(
         folder,
         max_epochs=6,
         enable_checkpointing=True,
-        callbacks=[evolution, watch, ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)],
+        callbacks=[evolution, watch, ModelCheckpoint(folder, save_top_k=-1, **(saving or {"filename": "{epoch}"}))],
+        **(limits or {}),
     )
     if checkpoint is not None:
         torch.manual_seed(99)
@@ -120,6 +128,18 @@ def test_a_resumed_run_is_the_whole_one(tmp_path: Path, epoch: int, optimizer: A
     checkpoint = tmp_path / "whole" / f"epoch={epoch}.ckpt"
     again, resumed, _ = fit(tmp_path / "again", EVERYTHING, checkpoint, optimizer=optimizer)
     assert resumed.seen == [one for one in seen.seen if one["epoch"] > epoch]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("limits", [{}, {"limit_val_batches": 0}], ids=["validated", "not validated"])
+def test_a_generations_last_batch_is_followed_by_the_next_ones_batches(tmp_path: Path, limits: dict[str, Any]) -> None:
+    """Saved behind the last of 4 steps, before the generation was closed; the next one has other batches and crops."""
+    saving = {"every_n_train_steps": 4, "filename": "{step}"}
+    whole, seen, _ = fit(tmp_path / "whole", EVERYTHING, limits=limits, saving=saving)
+    checkpoint = tmp_path / "whole" / "step=4.ckpt"
+    again, resumed, _ = fit(tmp_path / "again", EVERYTHING, checkpoint, limits=limits, saving=saving)
+    assert resumed.seen == [one for one in seen.seen if one["generation"] > 1]
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
 

@@ -18,6 +18,7 @@ from lightning_ke.redrawing import RedrawReport, redraw_sets, redrawable
 from lightning_ke.report.wandb import describe_run
 from lightning_ke.resets import NoReset
 from lightning_ke.restart import restart_optimizers, too_long_horizons
+from lightning_ke.resume import rebuilds_loader_iterator
 from lightning_ke.run.drawing import RunMask, optimized
 from lightning_ke.run.identity import check_same_run, identity
 from lightning_ke.run.randomness import RunRandomness
@@ -219,6 +220,8 @@ class EvolutionRun:
         self.phases.end_generation(self._scene(trainer, pl_module))
         _tell(trainer, pl_module, "on_generation_end", clock.closed)
         if settings.schedule is not None and self._data_generation != generation:
+            if self.resumed and not rebuilds_loader_iterator(trainer):
+                self.rng.restore()  # the iterator that was built before the schedule was known has drawn
             settings.schedule.reload(trainer, generation)
             self._data_generation = generation
         survivors, sets = self.split.open_generation(trainer, pl_module, generation)

@@ -138,6 +138,10 @@ def test_resume_is_bit_identical(tmp_path: Path, kind: str, size: int, split: st
             assert one["history"] == other["history"]
 
 
+ANOTHER_WORLD = ("Checkpoints and interruptions", "another number of processes", "works")
+WHAT_GOES_ON = "all goes on but the order of the data, augmentation and dropout, which a sentence says"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["kels", "wels"])
 @pytest.mark.parametrize(
@@ -147,7 +151,7 @@ def test_resume_is_bit_identical(tmp_path: Path, kind: str, size: int, split: st
         (("fsdp", 4), ("fsdp", 2)),
         (("fsdp-full", 2), ("single", 1)),
         (("ddp", 2), ("fsdp-full", 2)),
-        (("ddp", 2), ("ddp", 4)),
+        pytest.param(("ddp", 2), ("ddp", 4), marks=pytest.mark.compat(*ANOTHER_WORLD, note=WHAT_GOES_ON)),
         (("ddp", 4), ("single", 1)),
         (("single", 1), ("ddp", 2)),
     ],
