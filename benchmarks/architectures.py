@@ -66,6 +66,17 @@ smallest network of each module that `timm.list_modules()` names, unmodified, wi
 """
 
 
+FOOTER = """
+Where the mask keeps much more than the rate asks for:
+
+- vit_tiny_patch16_dinov3: rotary embeddings multiply every head by a table of fixed width, so heads, and with them the
+  residual stream, are kept whole.
+- samvit: its queries also meet a table of positions, head by head, which ties the channels of a head together.
+- gmlp: the weights that mix positions are no channels and stay whole.
+- regnet_x and regnet_y: their convolutions have few, wide groups, and whole groups are kept.
+"""
+
+
 def names(families: list[str]) -> list[tuple[str, str]]:
     """Family and name of every network, the smallest first."""
     found: list[tuple[int, str, str]] = []
@@ -295,7 +306,7 @@ def write() -> None:
         python=platform.python_version(),
         torch=torch.__version__.split("+")[0],
     )
-    TABLE.write_text(header + "\n".join(lines) + "\n")
+    TABLE.write_text(header + "\n".join(lines) + "\n" + FOOTER)
 
 
 def line(row: dict[str, Any]) -> str:

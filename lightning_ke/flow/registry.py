@@ -170,8 +170,17 @@ class Operation:
             tensor: One of the operation's arguments.
             dim: A dimension of it, not negative.
         """
+        return self.along(self.tracer.labels(tensor).layers, dim)
+
+    def along(self, layers: Iterable[Tensor], dim: int) -> Tensor | None:
+        """The variables that some layers carry along one dimension, or None if that dimension is always kept.
+
+        Args:
+            layers: Layers of one tensor.
+            dim: A dimension of it, not negative.
+        """
         found = None
-        for layer in self.tracer.labels(tensor).layers:
+        for layer in layers:
             if layer.shape[dim] > 1:
                 own = self.uniform(layer, dim)
                 if found is None:

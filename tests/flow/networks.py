@@ -307,7 +307,42 @@ def _sequential(*layers: nn.Module) -> Callable[[], nn.Module]:
 TOKENS = torch.randint(0, 20, (2, 5), generator=torch.Generator().manual_seed(0))
 SEQUENCE = torch.zeros(2, 7, 5)
 
+
 #: name: (network, arguments of its forward)
+class RelativePositions(nn.Module):
+    """Attention whose queries also meet a table of relative positions in one product of all heads, as in HaloNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(5, 16)
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.table = nn.Parameter(torch.randn(9, 8))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        batch, tokens, _ = x.shape
+        parts = self.qkv(x).reshape(batch, tokens, 3, 2, -1).permute(2, 0, 3, 1, 4).reshape(3, batch * 2, tokens, -1)
+        q, k, v = parts.unbind(0)
+        y = (q @ k.transpose(1, 2) + q @ self.table.t()).softmax(-1) @ v
+        return self.head(x + self.out(y.view(batch, 2, tokens, -1).transpose(1, 2).reshape(batch, tokens, -1)))
+
+
+class Aggregation(nn.Module):
+    """A convolution over streams, along which the channels lie beside, as CoaT ends in."""
+
+    def __init__(self, kernel: int = 1) -> None:
+        super().__init__()
+        self.streams = nn.ModuleList(nn.Linear(5, 16) for _ in range(3))
+        self.norm = nn.LayerNorm(16)
+        self.aggregate = nn.Conv1d(3, 1, kernel, padding=kernel // 2)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        streams = torch.stack([self.norm(stream(x)) for stream in self.streams], 1)
+        return self.head(self.aggregate(streams.mean(2)).squeeze(1))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "lstm": (lambda: Recurrent(nn.LSTM, 10), (TOKENS,)),
     "lstm, two layers, both directions": (lambda: Recurrent(nn.LSTM, 20, num_layers=2, bidirectional=True), (TOKENS,)),
@@ -330,6 +365,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "unequal parts": (GatedUnequalParts, image()),
     "dual path": (DualPath, image()),
     "folded windows": (FoldedWindows, image(4)),
+    "relative positions": (RelativePositions, (torch.zeros(2, 9, 5),)),
+    "aggregation": (Aggregation, (torch.zeros(2, 7, 5),)),
     "standardised weights": (StandardisedWeights, image()),
     "1-d": (
         _sequential(

@@ -10,7 +10,16 @@ from lightning_ke.flow import decide_structure
 from lightning_ke.masks import Mask
 from lightning_ke.slim import extract_slim
 from lightning_ke.splits.base import Call
-from tests.flow.networks import NETWORKS, SEQUENCE, TOKENS, Encoder, HandWrittenAttention, Recurrent, SelfAttention
+from tests.flow.networks import (
+    NETWORKS,
+    SEQUENCE,
+    TOKENS,
+    Aggregation,
+    Encoder,
+    HandWrittenAttention,
+    Recurrent,
+    SelfAttention,
+)
 from tests.test_slim import missed_corruptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
@@ -74,6 +83,12 @@ def test_a_lost_scale_is_folded_into_the_queries() -> None:
     dense = network.attention.in_proj_weight[mask["attention.in_proj_weight"]].view(24, 8)
     torch.testing.assert_close(slim.attention.in_proj_weight[:8], dense[:8] * 0.5**0.5)
     assert torch.equal(slim.attention.in_proj_weight[8:], dense[8:])
+
+
+def test_a_wide_kernel_over_streams_keeps_what_it_would_mix() -> None:
+    network = Aggregation(3)
+    extract_slim(network, draw(network, 0.5, torch.zeros(2, 7, 5)))
+    assert draw(network, 0.5, torch.zeros(2, 7, 5)).fit_share == 1.0
 
 
 def test_whole_groups_are_kept() -> None:

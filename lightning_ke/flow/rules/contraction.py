@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,9 +20,7 @@ def _convolution(op: Operation) -> None:
     tensor, weight, bias = op.args[0], op.args[1], op.argument(2, "bias")
     transposed, groups = op.args[6], op.args[8]
     output = op.outputs[0]
-    for source in (tensor, weight):
-        # Channels along the spatial dimensions would be mixed.
-        op.pin([layer for layer in op.labels(source).layers if layer.shape[1] == 1 and layer.numel() > layer.shape[0]])
+    beside = _beside(op, tensor, weight)
     entering = op.channels(tensor, 1)
     if groups > 1:
         op.tracer.size(tensor)
@@ -35,7 +35,17 @@ def _convolution(op: Operation) -> None:
     if leaving is not None and not (groups > 1 and op.labels(weight).fixed):
         op.produce(leaving, weight, entering)
     batch = [layer for layer in op.labels(tensor).layers if 1 < layer.shape[0] == layer.numel()]
-    op.label(output, batch + op.spread(leaving, 1, output), like=[tensor, weight])
+    op.label(output, [*batch, *beside, *op.spread(leaving, 1, output)], like=[tensor, weight])
+
+
+def _beside(op: Operation, tensor: Tensor, weight: Tensor) -> list[Tensor]:
+    """Channels along the spatial dimensions: a kernel that is wider than one entry would mix them, so they are kept."""
+    layers = (*op.labels(tensor).layers, *op.labels(weight).layers)
+    found = [layer for layer in layers if layer.shape[1] == 1 and layer.numel() > layer.shape[0]]
+    if found and (weight[0, 0].numel() > 1 or op.outputs[0].shape[2:] != tensor.shape[2:]):
+        op.pin(found)
+        return []
+    return found
 
 
 def _grouped(
@@ -98,10 +108,21 @@ def _product(op: Operation, left: Tensor, right: Tensor) -> None:
                 op.pin([layer])  # one number per head beside the heads' channels: every head stays
             elif layer.shape[inner] == 1:
                 layers.append(layer)
-        leaving = op.channels(source, outer)
+        leaving = op.along(_leaving(op, source, inner), outer)
         if leaving is not None:
             op.produce(leaving, source, op.channels(other, dim))
     op.label(output, layers, like=[left, right], heads=_heads(op, left, right))
+
+
+def _leaving(op: Operation, source: Tensor, inner: int) -> Sequence[Tensor]:
+    """The layers of a factor of which a product's own rows and columns are made."""
+    layers = op.labels(source).layers
+    if source.dim() > 2:
+        # Queries that meet a table of positions head by head (SAM) carry a factor of their attention (see `scales`)
+        # that must not reach the table: such heads stay whole.
+        return layers
+    # Heads that are rows beside the channels that are summed over: all of them stay (see `Operation.contract`).
+    return [layer for layer in layers if layer.shape[inner] == 1]
 
 
 def _heads(op: Operation, left: Tensor, right: Tensor) -> Tensor | None:
