@@ -93,10 +93,10 @@ PHASES = {
 @pytest.mark.parametrize("name", PHASES)
 def test_phases_do_the_same_on_two_processes_and_resume_exactly(tmp_path: Path, name: str) -> None:
     whole, again = tmp_path / "whole", tmp_path / "again"
-    train(whole, None, 4, **{"epochs_per_generation": 2, **PHASES[name]})
+    train(whole, epochs=4, **{"epochs_per_generation": 2, **PHASES[name]})
     for epoch in range(4):
         one, other = (torch.load(whole / f"weights-{epoch}-{rank}.pt") for rank in (0, 1))
         assert same(one, other) == [], f"the ranks differ at the start of epoch {epoch}"
-    train(again, None, 4, whole / "epoch=2.ckpt", **{"epochs_per_generation": 2, **PHASES[name]})
+    train(again, epochs=4, checkpoint=whole / "epoch=2.ckpt", **{"epochs_per_generation": 2, **PHASES[name]})
     ends = [torch.load(folder / "end-0.pt") for folder in (whole, again)]
     assert same(ends[0]["weights"], ends[1]["weights"]) == []

@@ -86,6 +86,21 @@ def test_a_channel_s_score_is_its_share_of_the_layer_s_mean() -> None:
         assert int((~mask["0.weight"]).sum()) == dormant
 
 
+@pytest.mark.parametrize("gated", ["one", "two"])
+def test_it_does_not_matter_which_reader_hears_it(gated: str) -> None:
+    class TwoReaders(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.one, self.two = nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            shut = x * torch.tensor([1.0, 0.0, 1.0])
+            return self.one(shut if gated == "one" else x) + self.two(shut if gated == "two" else x)
+
+    assert draw_mask(TwoReaders(), Dormant(0.0), example_input=torch.rand(4, 2)).fit_share == 1
+
+
 class Kill(Callback):
     """Silences a unit for good, in front of the first step."""
 
