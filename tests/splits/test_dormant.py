@@ -92,10 +92,12 @@ def test_it_does_not_matter_which_reader_hears_it(gated: str) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.stem, self.one, self.two = nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(3, 2)
+            self.gate = nn.BatchNorm1d(3)
+            self.gate.weight.data[1] = 0.0
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.stem(x)
-            shut = x * torch.tensor([1.0, 0.0, 1.0])
+            shut = self.gate(x)
             return self.one(shut if gated == "one" else x) + self.two(shut if gated == "two" else x)
 
     assert draw_mask(TwoReaders(), Dormant(0.0), example_input=torch.rand(4, 2)).fit_share == 1
