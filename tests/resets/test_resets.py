@@ -41,7 +41,16 @@ def through_a_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_reset_is_listed_with_a_description() -> None:
-    assert list_resets() == ["initial", "kaiming_normal", "layer", "none", "rewind", "shrink_perturb", "zero"]
+    assert list_resets() == [
+        "initial",
+        "kaiming_normal",
+        "layer",
+        "none",
+        "orthogonal",
+        "rewind",
+        "shrink_perturb",
+        "zero",
+    ]
     for name in list_resets():
         assert get_reset(name).name == name
         assert get_reset(name).description

@@ -34,7 +34,8 @@ def test_the_registry_lists_every_split_with_a_description() -> None:
         assert split_info(name).name == name
         assert split_info(name).description
     assert [name for name in list_splits() if split_info(name).structured] == ["importance", "kels"]
-    assert [name for name in list_splits() if not split_info(name).takes_rate] == ["everything", "last-layer", "layers"]
+    without_rate = ["bottom-up", "dormant", "everything", "last-layer", "layers"]
+    assert [name for name in list_splits() if not split_info(name).takes_rate] == without_rate
 
 
 def test_an_unknown_split_is_refused_by_naming_those_that_exist() -> None:
