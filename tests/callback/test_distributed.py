@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lightning_ke as ke
 from lightning_ke import KnowledgeEvolution
-from lightning_ke.phases import Ascent, Dropped, Rescale, Sparse
+from lightning_ke.phases import Ascent, Dropped, Rescale, SlimFirst, Sparse
 from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader, weights
 
 
@@ -83,9 +83,10 @@ def test_two_processes_stay_one_network_and_resume_exactly(tmp_path: Path, split
 PHASES = {
     "dsd": {"split": "wels", "reset": "none", "phases": [Sparse(0.5, begin=0.5)]},
     "ac/dc": {"split": "wels", "optimizer": "keep", "phases": [Sparse(0.8, end=0.5, scope="all", first_generation=2)]},
-    "seal": {"split": "wels", "reset": "none", "phases": [Ascent(["net.0.*"], end=0.5)]},
+    "seal": {"split": "wels", "reset": "none", "phases": [Ascent(["model.0.*"], end=0.5)]},
     "lw": {"split": "bottom-up", "phases": [Rescale()]},
     "repr": {"split": "overlap", "reset": "orthogonal", "phases": [Dropped(end=0.5)]},
+    "slim-first": {"split": "kels", "phases": [SlimFirst(end=0.5)]},
 }
 
 
