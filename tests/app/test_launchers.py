@@ -1,4 +1,7 @@
-"""Every launcher runs a sweep here and gives the numbers of the basic one: joblib, submitit (local and SLURM), ray."""
+"""Every launcher runs a sweep here and gives the numbers of the basic one: joblib, submitit (local and SLURM), ray.
+
+Optuna sweeps here, too.
+"""
 
 import os
 import shutil
@@ -10,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 import lightning_ke
 from tests.app.processes import TINY, results
@@ -75,6 +79,26 @@ def test_a_launcher_gives_the_numbers_of_the_basic_one(tmp_path, basic, name):
     if find_spec(f"hydra_plugins.hydra_{name}_launcher") is None:
         pytest.skip(f"the launcher is not installed: pip install hydra-{name}-launcher")
     check(tmp_path, basic, LAUNCHERS[name])
+
+
+def test_optuna_looks_for_the_best_rate_and_finds_its_finished_jobs_again(tmp_path):
+    if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+        pytest.skip("the sweeper is not installed: pip install hydra-optuna-sweeper")
+    search = ["-m", "hydra/sweeper=rates", "hydra.sweeper.n_trials=3", *TINY, "generations.epochs=1"]
+    done = ke_train(tmp_path, *search)
+    assert done.returncode == 0, done.stderr
+    scores = {name: content["networks"]["dense"]["val_acc"] for name, content in jobs(tmp_path).items()}
+    assert len(scores) == 3
+    sweep = tmp_path / "multirun" / "smoke"
+    found = OmegaConf.load(sweep / "optimization_results.yaml")
+    assert found.best_value == pytest.approx(max(scores.values()))
+    best = {
+        OmegaConf.load(sweep / name / "config.yaml").split.rate for name in scores if scores[name] == found.best_value
+    }
+    assert found.best_params["split.rate"] in best
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("multirun/smoke/*/results.json")}
+    assert ke_train(tmp_path, *search).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("multirun/smoke/*/results.json")} == written
 
 
 @pytest.fixture(scope="module")
