@@ -117,6 +117,19 @@ class Structure:
                 tensor = tensor.index_select(dim, self.axes[axis].kept.to(tensor.device))
         return tensor
 
+    def slim_values(self, name: str, tensor: Tensor) -> Tensor:
+        """What a slim network holds in place of a dense tensor: its kept entries, times the tensor's factors if any.
+
+        Args:
+            name: Canonical name of the tensor.
+            tensor: The dense tensor, any dtype and device; gradients flow back to it.
+        """
+        kept = self.narrow(name, tensor)
+        if name in self.scales:
+            dim, factors = self.scales[name]
+            kept = kept * factors.to(kept).view([-1 if at == dim else 1 for at in range(kept.dim())])
+        return kept
+
     def state_dict(self) -> dict[str, Any]:
         """The structure in plain, weights-only types."""
         return {

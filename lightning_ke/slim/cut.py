@@ -109,11 +109,7 @@ def kept_values(structure: Structure, name: str, tensor: Tensor) -> Tensor:
             f"Expected `{name}` to have the shape {cut.shape} for which its kept channels were decided, but got "
             f"{tuple(tensor.shape)}. Use the mask that was drawn for this network."
         )
-    kept = structure.narrow(name, gather(tensor).detach())
-    if name in structure.scales:
-        dim, factors = structure.scales[name]
-        kept = kept * factors.to(kept).view([-1 if at == dim else 1 for at in range(kept.dim())])
-    return kept
+    return structure.slim_values(name, gather(tensor).detach())
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

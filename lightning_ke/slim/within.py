@@ -52,20 +52,13 @@ class SlimWithin:
             **kwargs: Its keyword arguments.
         """
         narrow = {
-            name: self._narrow(naming.canonical_name(name).removeprefix("model."), tensor)
+            name: self._structure.slim_values(naming.canonical_name(name).removeprefix("model."), tensor)
             for name, tensor in (*self._model.named_parameters(), *self._model.named_buffers())
         }
         with self._told(narrow):
             result = functional_call(self._model, narrow, args, kwargs)
         self._keep_buffers(narrow)
         return result
-
-    def _narrow(self, name: str, tensor: Tensor) -> Tensor:
-        kept = self._structure.narrow(name, tensor)
-        if name in self._structure.scales:
-            dim, factors = self._structure.scales[name]
-            kept = kept * factors.to(kept).view([-1 if at == dim else 1 for at in range(kept.dim())])
-        return kept
 
     @contextmanager
     def _told(self, narrow: dict[str, Tensor]) -> Iterator[None]:
