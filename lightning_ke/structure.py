@@ -120,6 +120,8 @@ class Structure:
     def slim_values(self, name: str, tensor: Tensor) -> Tensor:
         """What a slim network holds in place of a dense tensor: its kept entries, times the tensor's factors if any.
 
+        They have the dense tensor's memory format, so that a slim network of a fast one is fast, too.
+
         Args:
             name: Canonical name of the tensor.
             tensor: The dense tensor, any dtype and device; gradients flow back to it.
@@ -128,7 +130,7 @@ class Structure:
         if name in self.scales:
             dim, factors = self.scales[name]
             kept = kept * factors.to(kept).view([-1 if at == dim else 1 for at in range(kept.dim())])
-        return kept
+        return _laid_out_as(tensor, kept)
 
     def state_dict(self) -> dict[str, Any]:
         """The structure in plain, weights-only types."""
@@ -162,3 +164,10 @@ class Structure:
             rate=state.get("rate"),  # checkpoints of the first versions have neither
             ops=state.get("ops"),
         )
+
+
+def _laid_out_as(tensor: Tensor, kept: Tensor) -> Tensor:
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
+    if last is None or tensor.is_contiguous() or not tensor.is_contiguous(memory_format=last):
+        return kept
+    return kept.contiguous(memory_format=last)

@@ -201,6 +201,15 @@ def test_half_precision_networks_are_cut_as_they_are() -> None:
     assert {p.dtype for p in slim.parameters()} == {torch.float16}
 
 
+def test_a_slim_network_has_the_memory_format_of_the_dense_one() -> None:
+    network = torchvision.models.resnet18(num_classes=5).to(memory_format=torch.channels_last)
+    slim = extract_slim(network, draw(network, 0.5))
+    for name, weight in slim.named_parameters():
+        assert weight.dim() != 4 or weight.is_contiguous(memory_format=torch.channels_last), name
+    plain = extract_slim(network.to(memory_format=torch.contiguous_format), draw(network, 0.5))
+    assert all(weight.is_contiguous() for weight in plain.parameters())
+
+
 def test_tied_weights_stay_tied() -> None:
     network = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
     network[2].weight = network[1].weight

@@ -16,6 +16,7 @@ SMALL = (
     "experiment=flowers102",
     "threads=1",
     "trainer.precision=bf16-mixed",
+    "channels_last=true",
     "trainer.check_val_every_n_epoch=2",
     "trainer.enable_progress_bar=false",
 )

@@ -125,6 +125,8 @@ def build_task(config: DictConfig, data: LightningDataModule) -> LightningModule
     known = taken_by(config.task, known)
     make = build(config.task, _partial_=True)
     task: LightningModule = make(**{name: value() if callable(value) else value for name, value in known.items()})
+    if config.channels_last:
+        task.to(memory_format=torch.channels_last)  # convolutions hand it on to what they compute
     if task.example_input_array is None and {"in_channels", "image_size"} <= set(sizes):
         task.example_input_array = torch.zeros(2, sizes["in_channels"], sizes["image_size"], sizes["image_size"])
     elif task.example_input_array is None:

@@ -18,6 +18,7 @@ from lightning_ke.naming import nearest_names
 _OWN: dict[str, tuple[Any, int | None]] = {
     "seed": (int, 0),
     "threads": (int | None, 1),
+    "channels_last": (bool, None),
     "warmup": (int | float, 0),
     "monitor": (str, None),
     "mode": (str, None),

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import Logger
 from torch import nn
@@ -14,6 +15,7 @@ from lightning_ke.tasks import Classification
 from tests.app.commands import composed
 from tests.data.layouts import lay_out_flowers
 
+LAST = torch.channels_last
 # Two batches in each of two generations.
 SHORT = [
     "generations.count=2",
@@ -57,6 +59,20 @@ def test_other_ways_to_score_run_to_the_end(tmp_path, override):
     run(composed("experiment=smoke", *SHORT, *override.split()), tmp_path / "out")
     networks = json.loads((tmp_path / "out" / "results.json").read_text())["networks"]
     assert set(networks) == {"dense", "slim"}
+
+
+def test_channels_come_last_in_memory_all_the_way(tmp_path, monkeypatch):
+    """Also behind a redraw, and although the images come as they always do."""
+    seen = []
+
+    class Watched(Classification):
+        def training_step(self, batch, batch_idx):
+            seen.append(self.backbone.layer1(self.backbone.conv1(batch[0])).is_contiguous(memory_format=LAST))
+            return super().training_step(batch, batch_idx)
+
+    monkeypatch.setattr("lightning_ke.tasks.Classification", Watched)
+    run(composed("experiment=smoke", *SHORT, "channels_last=true"), tmp_path / "out")
+    assert seen == [True] * 4
 
 
 EVERYDAY = [

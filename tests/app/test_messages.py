@@ -55,6 +55,7 @@ REFUSALS = {
     "monitor=val_akk": "Expected `monitor` to be one of val_acc, val_acc5, val_loss, but got 'val_akk'.",
     "seed=-1": "Expected `seed` to be a whole number of at least 0, but got -1.",
     "threads=many": "Expected `threads` to be a whole number or null of at least 1, but got 'many'.",
+    "channels_last=2": "Expected `channels_last` to be true or false, but got 2.",
     "datamodule.batch_size=many": "Expected `datamodule.batch_size` to be a whole number, but got 'many'.",
     "datamodule.batch_size=true": "Expected `datamodule.batch_size` to be a whole number, but got True.",
     "datamodule.flip=3": "Expected `datamodule.flip` to be true or false, but got 3.",
