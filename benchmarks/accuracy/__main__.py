@@ -1,10 +1,11 @@
-"""Run a study, or what is left of it, and write its CSV, page and plot.
+"""Run a study, or what is left of it, and write its page and plot.
 
 Usage: python -m benchmarks.accuracy pilot --data DIR --out DIR [--hours H] [--seeds 0 1 2] [--collect]
 
 `DIR` of `--data` holds `flowers-102` as torchvision lays it out. Stop it whenever you like and give the same command
 again: finished trainings are kept, a half-finished one goes on from its last checkpoint. Several such commands may run
-at once and share the work.
+at once and share the work. What has finished is entered into `docs/results/trainings/SETTING.csv`; once that is
+committed, another machine goes on from there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.accuracy import page
-from benchmarks.accuracy.collecting import collect
+from benchmarks.accuracy.ledger import Ledger, of_study
 from benchmarks.accuracy.runner import run
 from benchmarks.accuracy.studies import STUDIES
 
@@ -32,16 +33,15 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="folder of CSV, page and plot")
     options = parser.parse_args()
     study = STUDIES[options.study](options.setting, options.data, options.seeds)
-    # One folder for all studies of a setting: an arm that several of them have is trained once.
-    folder = options.out / options.setting
-    failed = [] if options.collect else run(study, folder, options.hours * 3600)
-    table = collect(study, folder)
+    ledger = Ledger(options.results / "trainings" / f"{study.setting}.csv", options.out / study.setting)
+    failed = [] if options.collect else run(study, ledger, options.hours * 3600)
+    table = of_study(study, ledger.update(study))
     if table.empty:
-        sys.exit(f"No training of {study.name!r} has finished in {folder} yet.")
+        sys.exit(f"No training of {study.name!r} has finished in {ledger.folder} yet, and {ledger.path} has none.")
     page.write(study, table, options.results)
     print(page.comparison(study, table))
     if failed:
-        sys.exit(f"{len(failed)} trainings failed: {', '.join(failed)}. Their logs are in {folder}.")
+        sys.exit(f"{len(failed)} trainings failed: {', '.join(failed)}. Their logs are in {ledger.folder}.")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The whole family on one data set: every split, redraw, phase, trigger and loss beside the same two controls.
 
     python -m benchmarks.accuracy family --data unused --out DIR [--seeds 0 1 2]
-    python -m benchmarks.accuracy.family docs/results/family.csv
+    python -m benchmarks.accuracy.family docs/results/trainings/embedded.csv
 
-The first command trains what is left and writes CSV, page and plot; the second writes what was measured into the method
-cards, so that no number in them is typed. The embedded images need no download, and a run takes about a minute of one
-quiet core; the learning rate is the same for all arms.
+The first command trains what is left and writes ledger, page and plot; the second writes what was measured into the
+method cards, so that no number in them is typed. The embedded images need no download, and a run takes about a minute
+of one quiet core; the learning rate is the same for all arms.
 """
 
 from __future__ import annotations
@@ -105,14 +105,14 @@ def family(setting: str, data: str, seeds: Sequence[int]) -> Study:
             more += ["generations.end.least=3", "generations.end.most=12", "generations.end.patience=2"]
         arms.append(Arm(name, meaning, [*overrides, *more]))
     title = "The whole family on one small data set"
-    return Study("family", title, arms, "slim-scratch", BASE, (RATE,), seeds, test_error=0.85)
+    return Study("family", title, "embedded", arms, "slim-scratch", BASE, (RATE,), seeds, test_error=0.85)
 
 
 def write_cards(table: pd.DataFrame, folder: Path = CARDS) -> list[str]:
     """Write what was measured into the row "Measured" of each card's table.
 
     Args:
-        table: The study's CSV.
+        table: The ledger's rows.
         folder: The cards.
 
     Returns:

@@ -1,4 +1,4 @@
-"""From a study's CSV to its page and plot in `docs/results/`; needs nothing but the CSV."""
+"""From the ledger of a setting to a study's page and plot in `docs/results/`; needs nothing but the CSV."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pandas as pd
 from benchmarks.accuracy.statistics import Difference, paired_difference
 from benchmarks.accuracy.study import Study
 
-NOTE = """Written by `python -m benchmarks.accuracy {name}` from [`{name}.csv`]({name}.csv); do not edit.
+NOTE = """Written by `python -m benchmarks.accuracy {name}` from [the trainings](trainings/{setting}.csv) of this setting;
+do not edit.
 
 Every arm is trained for the same number of epochs, unless its line below says otherwise; "training ops" compares what
 the training itself cost. {rates}; weights were chosen on validation, too, and the test images were used once. `±` is
@@ -23,20 +24,19 @@ UNTUNED = "The learning rate is the same for all of them"
 
 
 def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
-    """Write `NAME.csv`, `NAME.md` and `NAME.png`.
+    """Write `NAME.md` and `NAME.png`.
 
     Args:
         study: The study.
-        table: What `collect` gave.
+        table: What `of_study` gave.
         folder: Where to write.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / f"{study.name}.csv", index=False)
     plot(study, table, folder / f"{study.name}.png")
     parts = [
         f"# {study.title}",
         NOTE.format(
             name=study.name,
+            setting=study.setting,
             rates=(TUNED if len(study.rates) > 1 else UNTUNED).format(seed=study.tuning_seed),
             error=study.test_error,
         ),
@@ -54,7 +54,7 @@ def comparison(study: Study, table: pd.DataFrame) -> str:
 
     Args:
         study: The study.
-        table: What `collect` gave.
+        table: What `of_study` gave.
     """
     tuned = table[table["tuned"]]
     controls = (study.arms[0].name, study.same_size)
@@ -96,7 +96,7 @@ def tuning(study: Study, table: pd.DataFrame) -> str:
 
     Args:
         study: The study.
-        table: What `collect` gave.
+        table: What `of_study` gave.
     """
     tried = table[(table["seed"] == study.tuning_seed) & (table["network"] == "dense")]
     rates = sorted(tried["lr"].unique())
@@ -116,7 +116,7 @@ def how(study: Study, table: pd.DataFrame) -> str:
 
     Args:
         study: The study.
-        table: What `collect` gave.
+        table: What `of_study` gave.
     """
     jobs = table.drop_duplicates(["arm", "lr", "seed"])
     versions = "; ".join(
@@ -136,7 +136,7 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
 
     Args:
         study: The study.
-        table: What `collect` gave.
+        table: What `of_study` gave.
         path: The file.
     """
     tuned = table[table["tuned"]]

@@ -3,80 +3,64 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmarks.accuracy.ledger import Ledger, scores
 from benchmarks.accuracy.study import Job, Study
 
 
-def results(folder: Path) -> dict[str, dict[str, Any]]:
-    """What each finished job of a study has written, by the job's name.
-
-    Args:
-        folder: The study's folder.
-    """
-    return {
-        path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/results.json"))
-    }
-
-
-def scores(folder: Path) -> dict[str, float]:
-    """The validation score of the dense network of each finished job.
-
-    Args:
-        folder: The study's folder.
-    """
-    return {name: float(result["networks"]["dense"]["val_acc"]) for name, result in results(folder).items()}
-
-
-def run(study: Study, folder: Path, seconds: float) -> list[str]:
+def run(study: Study, ledger: Ledger, seconds: float) -> list[str]:
     """Run what is left of a study.
 
     Args:
         study: The study.
-        folder: Where its jobs write, one folder each.
+        ledger: Where its trainings are entered.
         seconds: No job is begun later than this.
 
     Returns:
         Names of the jobs that failed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     failed: list[str] = []
+    known = scores(ledger.update(study))
     while time.monotonic() - begun < seconds:
-        for job in study.next_jobs(scores(folder)):
+        for job in study.next_jobs(known, ledger.here()):
             if job.name in failed:
                 continue
             # Held for as long as this process lives, however it ends: what was killed can be taken up again.
-            with (folder / f"{job.name}.lock").open("w") as lock:
+            with (ledger.folder / f"{job.name}.lock").open("w") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
-                if (folder / job.name / "results.json").exists():
+                if job.name in ledger.here():
                     break  # finished by another process since the scores were read
                 print(f"{time.strftime('%H:%M:%S')} {job.name}", flush=True)
-                if train(study, job, folder) != 0:
+                needed = study.needed(job, known)
+                taken = job.arm.take(ledger.folder / needed.name) if needed is not None else ()
+                if train(study, job, ledger.folder, taken) != 0:
                     failed.append(job.name)
-                    print(f"{job.name} failed; see {folder / job.name}.log", flush=True)
+                    print(f"{job.name} failed; see {ledger.folder / job.name}.log", flush=True)
             break
         else:
             break
+        known = scores(ledger.update(study))
     return failed
 
 
-def train(study: Study, job: Job, folder: Path) -> int:
+def train(study: Study, job: Job, folder: Path, taken: Sequence[str] = ()) -> int:
     """Run one job, or what is left of it, and return its exit code.
 
     Args:
         study: The study.
         job: The job.
-        folder: The study's folder.
+        folder: Where the setting's jobs write.
+        taken: Overrides that come of the training that it needs.
     """
     own = folder / job.name
     if (own / "checkpoints" / "last.ckpt").exists():
@@ -85,6 +69,7 @@ def train(study: Study, job: Job, folder: Path) -> int:
         arguments = [
             *study.base,
             *job.arm.overrides,
+            *taken,
             f"optimizer.lr={job.lr:g}",
             f"seed={job.seed}",
             f"hydra.run.dir={own}",

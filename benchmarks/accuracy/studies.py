@@ -111,7 +111,8 @@ def cheaper(setting: Setting, data: str, seeds: Sequence[int]) -> Study:
 
 def _study(name: str, title: str, arms: Sequence[Arm], setting: Setting, data: str, seeds: Sequence[int]) -> Study:
     base = [*(SMALL if setting == "small" else PAPER), CALIBRATION, f"datamodule.root={data}"]
-    return Study(name, title, arms, "slim-scratch", base, RATES, seeds)
+    where = "flowers102" if setting == "small" else "flowers102-paper"
+    return Study(name, title, where, arms, "slim-scratch", base, RATES, seeds)
 
 
 STUDIES = {"family": family, "pilot": pilot, "cheaper": cheaper}

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from benchmarks.accuracy import page
-from benchmarks.accuracy.collecting import collect
 from benchmarks.accuracy.family import ARMS, CARDS, family, write_cards
+from benchmarks.accuracy.ledger import Ledger, of_study, scores
 from benchmarks.accuracy.runner import run
 from benchmarks.accuracy.statistics import paired_difference
 from benchmarks.accuracy.study import Arm, Study
@@ -21,7 +21,22 @@ LONG, SLIM, KE = (Arm(name, name, []) for name in ("long", "slim-scratch", "ke")
 
 def study(**changes):
     settings = {"arms": [LONG, SLIM], "rates": (0.1, 0.2, 0.4), "seeds": (0, 1)} | changes
-    return Study("trial", "Trial", same_size="slim-scratch", base=[], **settings)
+    return Study("trial", "Trial", "tiny", same_size="slim-scratch", base=[], **settings)
+
+
+def finished(folder, name, accuracy):
+    """What a training leaves behind, as far as the ledger reads it."""
+    network = {"val_acc": accuracy, "test_acc": accuracy - 0.01, "operations": 100, "parameters": 10}
+    result = {
+        "networks": {"dense": network, "slim": network},
+        "monitor": "val_acc",
+        "history": [{"epochs": 3, "dense": {"val_acc": accuracy}, "fit": {}}] * 2,
+        "training_operations": 5000,
+        "seconds": 1.4,
+        "environment": dict.fromkeys(("lightning_ke", "lightning", "torch", "python"), "1.0"),
+    }
+    (folder / name).mkdir(parents=True)
+    (folder / name / "results.json").write_text(json.dumps(result))
 
 
 def names(jobs):
@@ -49,6 +64,49 @@ def test_a_best_rate_at_the_edge_is_not_believed(best, beyond):
 def test_nothing_is_left_when_all_has_been_run():
     scores = {f"long-lr{rate:g}-s0": score for rate, score in ((0.1, 0.1), (0.2, 0.3), (0.4, 0.2))}
     assert names(study(arms=[LONG]).next_jobs(scores | {"long-lr0.2-s1": 0.3})) == []
+
+
+def test_what_another_machine_has_trained_is_done(tmp_path):
+    """The committed rows are enough: neither the learning rates nor the seeds are trained again."""
+    first = Ledger(tmp_path / "tiny.csv", tmp_path / "first")
+    for rate, accuracy in ((0.1, 0.3), (0.2, 0.5), (0.4, 0.4)):
+        finished(first.folder, f"long-lr{rate:g}-s0", accuracy)
+    first.update(study(arms=[LONG]))
+    second = Ledger(first.path, tmp_path / "second")
+    table = second.update(study(arms=[LONG]))
+    assert second.here() == []
+    assert names(study(arms=[LONG]).next_jobs(scores(table), second.here())) == ["long-lr0.2-s1"]
+    finished(second.folder, "long-lr0.2-s1", 0.6)
+    assert names(study(arms=[LONG]).next_jobs(scores(second.update(study(arms=[LONG]))))) == []
+    table = of_study(study(arms=[LONG]), second.read())
+    assert list(table["tuned"]) == [False] * 2 + [True] * 4 + [False] * 2
+    assert list(table["generations"].iloc[:2]) == ["0.3000 0.3000", "nan nan"]
+
+
+def test_other_studies_of_a_setting_keep_their_rows(tmp_path):
+    ledger = Ledger(tmp_path / "tiny.csv", tmp_path / "jobs")
+    finished(ledger.folder, "long-lr0.1-s0", 0.3)
+    finished(ledger.folder, "ke-lr0.1-s0", 0.2)
+    ledger.update(study(arms=[KE]))
+    assert set(ledger.update(study(arms=[LONG]))["arm"]) == {"long", "ke"}
+    assert set(of_study(study(arms=[LONG]), ledger.read())["arm"]) == {"long"}
+
+
+def test_two_things_of_one_name_are_not_mixed(tmp_path):
+    ledger = Ledger(tmp_path / "tiny.csv", tmp_path / "jobs")
+    finished(ledger.folder, "long-lr0.1-s0", 0.3)
+    ledger.update(study(arms=[LONG]))
+    with pytest.raises(ValueError, match="Expected arm 'long' to be what its rows in the ledger were trained as, ''"):
+        ledger.update(study(arms=[Arm("long", "long", ["generations.count=3"])]))
+
+
+def test_what_a_job_needs_is_trained_first_and_again_where_its_folder_is_missing():
+    taught = Arm("taught", "learns from the long one", [], after="long")
+    both = study(arms=[LONG, taught], rates=(0.1,), seeds=(0,))
+    assert set(names(both.next_jobs({}))) == {"long-lr0.1-s0"}
+    known = {"long-lr0.1-s0": 0.5}
+    assert names(both.next_jobs(known))[0] == "long-lr0.1-s0"
+    assert names(both.next_jobs(known, here=["long-lr0.1-s0"]))[0] == "taught-lr0.1-s0"
 
 
 def test_difference_is_paired_and_has_students_interval():
@@ -83,11 +141,12 @@ def test_a_tiny_study_is_run_stopped_and_written(tmp_path):
         Arm("slim-scratch", "slim", ["generations.count=1", "generations.epochs=2", "backbone.width=0.125"]),
         Arm("ke", "evolved", ["generations.count=2", "generations.epochs=1"]),
     ]
-    trial = Study("trial", "Trial", arms, "slim-scratch", tiny, (0.001, 0.01, 0.1), (0, 1))
-    assert run(trial, tmp_path / "trial", seconds=0) == []
-    assert not list((tmp_path / "trial").glob("*/results.json"))
-    assert run(trial, tmp_path / "trial", seconds=3600) == []
-    table = collect(trial, tmp_path / "trial")
+    trial = Study("trial", "Trial", "tiny", arms, "slim-scratch", tiny, (0.001, 0.01, 0.1), (0, 1))
+    ledger = Ledger(tmp_path / "results" / "tiny.csv", tmp_path / "trial")
+    assert run(trial, ledger, seconds=0) == []
+    assert ledger.read().empty
+    assert run(trial, ledger, seconds=3600) == []
+    table = of_study(trial, ledger.update(trial))
     page.write(trial, table, tmp_path / "results")
     tuned = table[table["tuned"] & (table["network"] == "dense")]
     assert {(arm, seed) for arm, seed in zip(tuned["arm"], tuned["seed"], strict=True)} == {
