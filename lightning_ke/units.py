@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import MethodType
 from typing import Literal
 
 import torch
@@ -92,13 +93,14 @@ class StandIn:
     unit: Unit
 
     @classmethod
-    def of(cls, unit: Unit) -> StandIn:
+    def of(cls, unit: Unit, device: Literal["cpu", "meta"] = "cpu") -> StandIn:
         """Build the stand-in of a unit.
 
         Args:
             unit: A module that holds parameters.
+            device: "meta" for one without data, on which a reset does nothing but say what it would do.
         """
-        stand_in = cls(unit.name, _clone(unit.module), tuple(unit.parameters), unit)
+        stand_in = cls(unit.name, _clone(unit.module, device), tuple(unit.parameters), unit)
         for values in stand_in.parameters.values():
             values.fill_(float("nan"))
         return stand_in
@@ -206,7 +208,7 @@ def _inner(module: nn.Module) -> tuple[str, ...]:
     return ("out_proj",) if isinstance(module, nn.MultiheadAttention) else ()
 
 
-def _clone(module: nn.Module) -> nn.Module:
+def _clone(module: nn.Module, device: str) -> nn.Module:
     """Copy a module without running its constructor and without copying a single weight.
 
     Children belong to other units. They are there for a parent's reset that also resets them or asks for their device;
@@ -214,17 +216,20 @@ def _clone(module: nn.Module) -> nn.Module:
     """
     clone: nn.Module = object.__new__(type(module))
     clone.__dict__.update(module.__dict__)
+    own = vars(module).get("reset_parameters")
+    if isinstance(own, MethodType) and own.__self__ is module:  # a method that somebody gave to this instance alone
+        clone.__dict__["reset_parameters"] = own.__func__.__get__(clone)
     clone.__dict__["_parameters"] = {
         name: parameter
         if parameter is None
-        else nn.Parameter(torch.empty(parameter.shape, dtype=torch.float32, device="cpu"), requires_grad=False)
+        else nn.Parameter(torch.empty(parameter.shape, dtype=torch.float32, device=device), requires_grad=False)
         for name, parameter in module._parameters.items()
     }
     clone.__dict__["_buffers"] = {
-        name: buffer if buffer is None else buffer.detach().to("cpu", copy=True)
+        name: buffer if buffer is None else buffer.detach().to(device, copy=True)
         for name, buffer in module._buffers.items()
     }
     clone.__dict__["_modules"] = {
-        name: child if child is None else _clone(child) for name, child in module._modules.items()
+        name: child if child is None else _clone(child, device) for name, child in module._modules.items()
     }
     return clone
