@@ -10,8 +10,8 @@ import pandas as pd
 from benchmarks.accuracy.statistics import Difference, paired_difference
 from benchmarks.accuracy.study import Study
 
-NOTE = """Written by `python -m benchmarks.accuracy {name}` from [the trainings](trainings/{setting}.csv) of this setting;
-do not edit.
+NOTE = """Written by `python -m benchmarks.accuracy {name}` from its setting's [trainings](trainings/{setting}.csv); do
+not edit.
 
 Every arm is trained for the same number of epochs, unless its line below says otherwise; "training ops" compares what
 the training itself cost. {rates}; weights were chosen on validation, too, and the test images were used once. `±` is

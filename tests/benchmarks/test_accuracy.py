@@ -12,7 +12,6 @@ from benchmarks.accuracy.ledger import Ledger, of_study, scores
 from benchmarks.accuracy.runner import run
 from benchmarks.accuracy.statistics import paired_difference
 from benchmarks.accuracy.study import Arm, Study
-from lightning_ke.app.train import config_dir
 from lightning_ke.splits import list_splits
 from tests.app.commands import composed
 
@@ -132,8 +131,8 @@ def test_clearly_better_beats():
 def test_a_tiny_study_is_run_stopped_and_written(tmp_path):
     tiny = [
         "experiment=smoke",
-        f"--config-dir={config_dir()}",
         "threads=1",
+        "warmup=0",
         "trainer.enable_progress_bar=false",
     ]
     arms = [
