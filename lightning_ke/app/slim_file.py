@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lightning_ke.app.backbones import timm_backbone, torchvision_backbone
+from lightning_ke.app.trained import builder
 from lightning_ke.slim import extract_slim, load_slim, save_slim
 from lightning_ke.slim.files import read_metadata
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from lightning_ke.masks import Mask
 
 _KEY = "lightning_ke.backbone"
-_BUILDERS = {f"lightning_ke.app.backbones.{make.__name__}": make for make in (torchvision_backbone, timm_backbone)}
 
 
 def save_slim_file(
@@ -58,7 +56,7 @@ def load_slim_file(path: str | Path) -> nn.Module:
             f"Expected {str(path)!r} to say how its dense network is built, but only your code knows that. Read it by "
             "`lightning_ke.load_slim(path, model_factory)` with a function that builds the dense network."
         )
-    return load_slim(path, _builder(json.loads(described), str(path))).eval()
+    return load_slim(path, builder(json.loads(described), str(path))).eval()
 
 
 def slim_from_checkpoint(path: Path, out: Path, factory: Callable[[], nn.Module] | None = None) -> nn.Module:
@@ -86,7 +84,7 @@ def slim_from_checkpoint(path: Path, out: Path, factory: Callable[[], nn.Module]
     hyperparameters = content.get("hyper_parameters", {})
     config = hyperparameters.get("config")
     if factory is None:
-        module: nn.Module = Classification(_builder(config, str(path))(), hyperparameters["num_classes"])
+        module: nn.Module = Classification(builder(config, str(path))(), hyperparameters["num_classes"])
     else:
         module = factory()
     try:
@@ -126,20 +124,3 @@ def find_factory(name: str) -> Callable[[], nn.Module]:
         raise ValueError(f"Expected `--factory` to name a function, but {module!r} has no function {function!r}.")
     factory: Callable[[], nn.Module] = found
     return factory
-
-
-def _builder(config: Any, source: str) -> Callable[[], nn.Module]:
-    """What builds the dense network that a file describes: one of this package's own builders or nothing.
-
-    A file may come from anybody. It gives that builder plain values; it names no other function, and no file.
-    """
-    arguments = dict(config) if isinstance(config, Mapping) else {}
-    plain = all(isinstance(value, (str, int, float)) for value in arguments.values())
-    builder = _BUILDERS.get(arguments.pop("_target_", ""))
-    if not plain or builder is None or "weights" in arguments:
-        raise ValueError(
-            f"Expected {source!r} to describe a network of torchvision's or timm's, but only your code knows how this "
-            "one is built. Name a function without arguments that builds it: `ke-slim --factory module:function`, or "
-            "`lightning_ke.load_slim(path, model_factory)`."
-        )
-    return partial(builder, **arguments)

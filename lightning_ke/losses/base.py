@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -138,6 +139,18 @@ def softened_divergence(scores: Tensor, teacher: Tensor, temperature: float) -> 
     predicted = F.log_softmax(scores / temperature, dim=1)
     target = F.log_softmax(teacher.detach() / temperature, dim=1)
     return F.kl_div(predicted, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """A copy of a network that is evaluated and never trained: a teacher.
+
+    Args:
+        network: The network.
+    """
+    twin = copy.deepcopy(network).eval().requires_grad_(False)
+    for parameter in twin.parameters():
+        parameter.grad = None
+    return twin
 
 
 def check_temperature(temperature: float) -> float:

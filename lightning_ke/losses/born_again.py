@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ke.arguments import check_choice
-from lightning_ke.losses.base import Inputs, Loss, check_share, check_temperature, run, softened_divergence
+from lightning_ke.losses.base import Inputs, Loss, check_share, check_temperature, frozen, run, softened_divergence
 
 
 class BornAgain(Loss):
@@ -76,7 +75,7 @@ class BornAgain(Loss):
         if self.teacher != "ema":
             return
         if "average" not in self._networks:
-            self._networks["average"] = _frozen(network)
+            self._networks["average"] = frozen(network)
             return
         with torch.no_grad():
             average = self._networks["average"].state_dict()
@@ -88,7 +87,7 @@ class BornAgain(Loss):
 
     def on_generation_end(self, network: nn.Module) -> None:
         """Keep the network as the next generation's teacher."""
-        self._networks = {"teacher": self._networks.get("average") or _frozen(network)}
+        self._networks = {"teacher": self._networks.get("average") or frozen(network)}
 
     def remembered(self) -> dict[str, Any]:
         """The weights of the teacher and of the average."""
@@ -98,13 +97,5 @@ class BornAgain(Loss):
         """Take up the weights of the teacher and of the average."""
         self._networks = {}
         for role, state in remembered.items():
-            self._networks[role] = _frozen(network)
+            self._networks[role] = frozen(network)
             self._networks[role].load_state_dict(state)
-
-
-def _frozen(network: nn.Module) -> nn.Module:
-    """A copy of a network that is evaluated and never trained."""
-    twin = copy.deepcopy(network).eval().requires_grad_(False)
-    for parameter in twin.parameters():
-        parameter.grad = None
-    return twin

@@ -75,6 +75,14 @@ def test_channels_come_last_in_memory_all_the_way(tmp_path, monkeypatch):
     assert seen == [True] * 4
 
 
+def test_a_run_teaches_a_narrower_one(tmp_path):
+    run(composed("experiment=smoke", *SHORT), tmp_path / "first")
+    teacher = f"loss.teacher.checkpoint={tmp_path / 'first' / 'checkpoints' / 'best-dense.ckpt'}"
+    run(composed("experiment=smoke", *SHORT, "backbone.width=0.125", "loss=distillation", teacher), tmp_path / "second")
+    first, second = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("first", "second"))
+    assert second["networks"]["dense"]["parameters"] < first["networks"]["dense"]["parameters"] / 3
+
+
 EVERYDAY = [
     "callbacks=[ema,lr_monitor] trainer=cpu logger=csv logger.csv.save_dir=log",
     "callbacks=early_stopping loss=cross_entropy",

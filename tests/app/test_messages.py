@@ -54,6 +54,7 @@ REFUSALS = {
     "warmup=9": "Expected argument `warmup` to be shorter than the schedule, 2, but got 9.",
     "monitor=val_akk": "Expected `monitor` to be one of val_acc, val_acc5, val_loss, but got 'val_akk'.",
     "seed=-1": "Expected `seed` to be a whole number of at least 0, but got -1.",
+    "loss=distillation loss.teacher.checkpoint=no.ckpt": "Expected a checkpoint of ke-train, but there is no file",
     "threads=many": "Expected `threads` to be a whole number or null of at least 1, but got 'many'.",
     "channels_last=2": "Expected `channels_last` to be true or false, but got 2.",
     "datamodule.batch_size=many": "Expected `datamodule.batch_size` to be a whole number, but got 'many'.",
@@ -75,7 +76,9 @@ REFUSALS = {
 
 @pytest.mark.parametrize("override", REFUSALS)
 def test_a_bad_value_is_one_line(tmp_path, override):
-    config = composed("experiment=smoke", "logger=none", "generations.epochs=2", "generations.count=2", override)
+    config = composed(
+        "experiment=smoke", "logger=none", "generations.epochs=2", "generations.count=2", *override.split()
+    )
     assert answer(run, config, tmp_path).startswith(REFUSALS[override])
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from lightning_ke import KnowledgeEvolution
 from lightning_ke.data import EmbeddedDataModule
-from lightning_ke.losses import BornAgain, ClassWiseDistillation, PairBatchSampler, get_loss
+from lightning_ke.losses import BornAgain, ClassWiseDistillation, Distillation, PairBatchSampler, get_loss
 from lightning_ke.tasks import Classification
 
 
@@ -176,6 +176,27 @@ def test_born_again_mixes_labels_and_teacher() -> None:
     torch.testing.assert_close(loss(net, x, labels), 0.75 * alone + 0.25 * 4 * (p * (p / q).log()).sum(1).mean())
 
 
+def test_distillation_mixes_labels_and_a_teacher_that_may_be_larger() -> None:
+    net, teacher = nn.Linear(6, 5), network()
+    loss = Distillation(teacher, weight=0.25, temperature=2)
+    x, labels = torch.randn(8, 6), torch.arange(8) % 5
+    p, q = torch.softmax(teacher.eval()(x) / 2, 1), torch.softmax(net(x) / 2, 1)
+    mixed = 0.75 * nn.functional.cross_entropy(net(x), labels) + 0.25 * 4 * (p * (p / q).log()).sum(1).mean()
+    torch.testing.assert_close(loss(net, x, labels), mixed)
+
+
+def test_a_given_teacher_is_no_part_of_the_module_and_stays_as_it_was(tmp_path: Path) -> None:
+    teacher = network()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    module = task(Distillation(teacher))
+    assert not [name for name in module.state_dict() if "teacher" in name]
+    evolution = KnowledgeEvolution("wels", epochs_per_generation=2, seed=0)
+    trainer(tmp_path, [evolution], enable_checkpointing=False).fit(module, *loaders())
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    taught = module.loss._teacher[0]
+    assert all(torch.equal(value, before[name]) for name, value in taught.state_dict().items())
+
+
 def test_the_average_follows_the_network_and_becomes_the_teacher() -> None:
     loss, net = BornAgain(teacher="ema", decay=0.75), nn.Linear(1, 1, bias=False)
     for value in (0.0, 1.0, 1.0):
@@ -192,6 +213,8 @@ def test_the_average_follows_the_network_and_becomes_the_teacher() -> None:
         (lambda: ClassWiseDistillation(temperature=0), "`temperature` to be greater than 0"),
         (lambda: ClassWiseDistillation(weight=-1), "`weight` to be at least 0"),
         (lambda: BornAgain(weight=1.5), r"`weight` to be in \[0, 1\]"),
+        (lambda: Distillation(nn.Linear(1, 1), weight=-0.1), r"`weight` to be in \[0, 1\]"),
+        (lambda: Distillation(nn.Linear(1, 1), temperature=-1), "`temperature` to be greater than 0"),
         (lambda: BornAgain(teacher="fit"), "`teacher` to be one of 'dense', 'ema'"),
     ],
 )

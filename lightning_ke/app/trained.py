@@ -1,0 +1,66 @@
+"""Trained networks out of checkpoints of `ke-train`, which say how the dense network is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_ke.app.backbones import timm_backbone, torchvision_backbone
+
+_BUILDERS = {f"lightning_ke.app.backbones.{make.__name__}": make for make in (torchvision_backbone, timm_backbone)}
+
+
+def trained_backbone(checkpoint: str | Path) -> nn.Module:
+    """The dense network of a run, with the weights of one of its checkpoints; a teacher, for example.
+
+    Args:
+        checkpoint: A checkpoint of `ke-train`, such as `checkpoints/best-dense.ckpt`; nothing in it is executed.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it does not say how its network is built, or holds other weights.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a checkpoint of ke-train, but there is no file {str(path)!r}. Give one of the `checkpoints` "
+            "folder of a run."
+        )
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    network = builder(content.get("hyper_parameters", {}).get("config"), str(path))()
+    part = "backbone."
+    weights = {name[len(part) :]: value for name, value in content["state_dict"].items() if name.startswith(part)}
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def builder(config: Any, source: str) -> Callable[[], nn.Module]:
+    """What builds the dense network that a file describes: one of this package's own builders or nothing.
+
+    A file may come from anybody. It gives that builder plain values; it names no other function, and no file.
+
+    Args:
+        config: How the network is built, as the file says it.
+        source: What to call the file.
+
+    Raises:
+        ValueError: If the file describes no network of torchvision's or timm's.
+    """
+    arguments = dict(config) if isinstance(config, Mapping) else {}
+    plain = all(isinstance(value, (str, int, float)) for value in arguments.values())
+    make = _BUILDERS.get(arguments.pop("_target_", ""))
+    if not plain or make is None or "weights" in arguments:
+        raise ValueError(
+            f"Expected {source!r} to describe a network of torchvision's or timm's, but only your code knows how this "
+            "one is built. Name a function without arguments that builds it: `ke-slim --factory module:function`, or "
+            "`lightning_ke.load_slim(path, model_factory)`."
+        )
+    return partial(make, **arguments)
