@@ -18,11 +18,12 @@ from lightning_ke.app.build import build, build_optimizer, importable_from, plai
 from lightning_ke.app.checkpoints import AtomicCheckpointIO, LastCheckpoint, RunCheckpoint
 from lightning_ke.app.isolation import isolated
 from lightning_ke.app.loggers import run_loggers
+from lightning_ke.app.meter import Meter
 from lightning_ke.app.outcome import Outcome
 from lightning_ke.app.quiet import without_advice
 from lightning_ke.app.run_folder import RunFolder
 from lightning_ke.app.typed import check_types
-from lightning_ke.app.view import Meter, RunView
+from lightning_ke.app.view import RunView
 from lightning_ke.callback import KnowledgeEvolution
 from lightning_ke.report.wandb import log_outcome
 from lightning_ke.splits import Split
@@ -74,7 +75,7 @@ def _train(
     evolution: KnowledgeEvolution,
     best: dict[str, ModelCheckpoint],
 ) -> float | None:
-    meter = Meter(record, evolution)
+    meter = Meter(record)
     last = LastCheckpoint(record.path / "checkpoints", evolution)
     view = RunView(evolution, config.monitor, bar=config.trainer.enable_progress_bar)
     with run_loggers(config) as loggers:
@@ -86,7 +87,7 @@ def _train(
         leave_group()
         if trainer.is_global_zero and evolution.history:
             device = trainer.strategy.root_device
-            Outcome(config, record, data, task, evolution, best, meter.images, meter.slim_images, device).report()
+            Outcome(config, record, data, task, evolution, best, meter.operations, device).report()
             log_outcome(loggers, record.path)
     found = best["dense"].best_model_score
     score = None if found is None else float(found)

@@ -41,8 +41,7 @@ class Outcome:
         task: The trained module.
         evolution: The callback that trained it.
         best: What chose the weights, "dense" and (with a slim network) "fit".
-        images: Number of images that the network was trained on, each counted as often as it was seen.
-        slim_images: Number of those that its slim network alone was trained on.
+        operations: What the training steps have cost (`Meter`).
         device: What it was trained on.
     """
 
@@ -52,8 +51,7 @@ class Outcome:
     task: LightningModule
     evolution: KnowledgeEvolution
     best: dict[str, ModelCheckpoint]
-    images: int
-    slim_images: int
+    operations: float
     device: torch.device
 
     def report(self) -> None:
@@ -126,8 +124,7 @@ class Outcome:
             "monitor": self.config.monitor,
             "mode": self.config.mode,
             "seconds": self.folder.seconds,
-            # One forward pass and a backward pass of twice its cost for each image; what scores is not counted.
-            "training_operations": 3 * (networks[0].cost.ops * self.images + networks[-1].cost.ops * self.slim_images),
+            "training_operations": round(self.operations),
             "environment": environment(self.device),
             "mask": [] if self.evolution.mask is None else shares(self.evolution.mask),
         }

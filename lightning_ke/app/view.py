@@ -8,12 +8,9 @@ import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.data import extract_batch_size
 from tqdm import tqdm
 
-from lightning_ke.app.run_folder import RunFolder
 from lightning_ke.callback import KnowledgeEvolution
-from lightning_ke.phases import SlimFirst
 
 log = logging.getLogger(__name__)
 
@@ -136,50 +133,6 @@ class RunView(Callback):
             return None
         left = self._left(trainer) - int(trainer.num_training_batches)  # the epoch that ends is still counted
         return (time.monotonic() - self._began) / self._done * max(left, 0)
-
-
-class Meter(Callback):
-    """Counts the images that the network was trained on, over all parts of the run, and keeps its time.
-
-    Args:
-        folder: Whose books are kept.
-        evolution: Who says whether the slim network is trained alone.
-
-    Attributes:
-        images: Images that the dense network was trained on, each counted as often as it was seen.
-        slim_images: Those that the slim network alone was trained on.
-    """
-
-    def __init__(self, folder: RunFolder, evolution: KnowledgeEvolution) -> None:
-        self.images = self.slim_images = 0
-        self._folder, self._evolution = folder, evolution
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Count a batch."""
-        images = extract_batch_size(batch) * trainer.world_size
-        if SlimFirst.name in self._evolution.phases:
-            self.slim_images += images
-        else:
-            self.images += images
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the time."""
-        if trainer.is_global_zero:
-            self._folder.tick()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The images so far."""
-        return {"images": self.images, "slim_images": self.slim_images}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting.
-
-        Args:
-            state_dict: What `state_dict` returned.
-        """
-        self.images, self.slim_images = int(state_dict["images"]), int(state_dict["slim_images"])
 
 
 def _duration(seconds: float) -> str:

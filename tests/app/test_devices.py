@@ -17,9 +17,9 @@ def test_two_processes_write_one_run_and_it_can_be_made_longer(tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "whole" / "results.json").read_text())
     assert [record["generation"] for record in results["history"]] == [1, 2]
-    # Both processes count: 4 epochs of 3 batches of 16 images each.
+    # Both processes count: 4 epochs of 3 batches of 16 images each; a backward pass costs nearly twice a forward pass.
     operations = results["networks"]["dense"]["operations"]
-    assert results["training_operations"] == 3 * operations * 4 * 3 * 16 * 2
+    assert 2.8 < results["training_operations"] / (operations * 4 * 3 * 16 * 2) < 3
     assert done.stdout.count("Chosen on validation") == 1
 
     done = ke_train(tmp_path, *TINY, *TWO, "generations.count=1", "hydra.run.dir=longer")
