@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -31,12 +32,12 @@ class Meter(Callback):
         self._folder = folder
         self._each = 0.0  # operations of an example
         self._counter: FlopCounterMode | None = None
+        self._counting = ExitStack()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begin to count what the batch costs."""
         if batch_idx < 2 or not self._each:
-            self._counter = FlopCounterMode(display=False)
-            self._counter.__enter__()
+            self._counter = self._counting.enter_context(FlopCounterMode(display=False))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -71,6 +72,5 @@ class Meter(Callback):
         self.operations = float(state_dict["operations"])
 
     def _stop(self) -> None:
-        if self._counter is not None:
-            self._counter.__exit__(None, None, None)
-            self._counter = None
+        self._counting.close()
+        self._counter = None
