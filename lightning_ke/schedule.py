@@ -1,4 +1,4 @@
-"""What changes from generation to generation: learning rate, weight decay, batch size, augmentation, split rate."""
+"""What changes from generation to generation: learning rate, weight decay, the data's batches, split rate."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # What a schedule of torch's reads a group's rate from.
 _RATES = ("lr", "initial_lr", "max_lr", "min_lr")
+# What a data module is asked for: the attribute that is set, the methods that are called.
+_OF_DATA = {"batch_size": "batch_size", "augmentation": "augment", "image_size": "resize"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class GenerationSchedule:
         batch_size: What the data module's `batch_size` is set to.
         augmentation: Strengths that the data module's method `augment` is called with; those of this package take 0
             (no augmentation) to 1 (as configured).
+        image_size: Sides, in pixels, that the data module's method `resize` is called with: of training images alone in
+            those of this package. Small images first make early generations cheaper.
         rate: Split rates; a new mask is drawn for each generation.
 
     Raises:
@@ -46,6 +50,7 @@ class GenerationSchedule:
     weight_decay: Sequence[float] = ()
     batch_size: Sequence[int] = ()
     augmentation: Sequence[float] = ()
+    image_size: Sequence[int] = ()
     rate: Sequence[float] = ()
 
     def __post_init__(self) -> None:
@@ -67,9 +72,11 @@ class GenerationSchedule:
                 raise ValueError(
                     f"Expected argument `{name}` to hold values of at least 0, but got {getattr(self, name)}."
                 )
-        sizes: tuple[object, ...] = tuple(self.batch_size)
-        if any(not isinstance(size, int) or size < 1 for size in sizes):
-            raise ValueError(f"Expected argument `batch_size` to hold whole numbers from 1, but got {self.batch_size}.")
+        for name in ("batch_size", "image_size"):
+            if any(not isinstance(size, int) or size < 1 for size in getattr(self, name)):
+                raise ValueError(
+                    f"Expected argument `{name}` to hold whole numbers from 1, but got {getattr(self, name)}."
+                )
         for rate in self.rate:
             check_rate(rate)
 
@@ -94,9 +101,9 @@ class GenerationSchedule:
             trainer: The Trainer with its data module.
 
         Raises:
-            ValueError: If there is no data module, or it has neither `batch_size` nor `augment`.
+            ValueError: If there is no data module, or it has not what the schedule changes.
         """
-        for name, attribute in (("batch_size", "batch_size"), ("augmentation", "augment")):
+        for name, attribute in _OF_DATA.items():
             if getattr(self, name) and not hasattr(trainer.datamodule, attribute):
                 raise ValueError(
                     f"Expected a data module with `{attribute}` because the schedule changes {name}, but got "
@@ -110,11 +117,12 @@ class GenerationSchedule:
             trainer: The Trainer with its data module.
             generation: Number of the generation.
         """
-        size, strength = self.value("batch_size", generation), self.value("augmentation", generation)
-        if size is not None:
-            trainer.datamodule.batch_size = size
-        if strength is not None:
-            trainer.datamodule.augment(strength)
+        for name, attribute in _OF_DATA.items():
+            value = self.value(name, generation)
+            if value is not None and name == "batch_size":
+                trainer.datamodule.batch_size = value
+            elif value is not None:
+                getattr(trainer.datamodule, attribute)(value)
 
     def reload(self, trainer: Trainer, generation: int) -> None:
         """Build the training loader of a generation that opens.
@@ -123,7 +131,7 @@ class GenerationSchedule:
             trainer: The Trainer at the beginning of an epoch.
             generation: Number of the generation that opens.
         """
-        if not (self.batch_size or self.augmentation):
+        if not any(getattr(self, name) for name in _OF_DATA):
             return
         self.set_data(trainer, generation)
         loop = trainer.fit_loop

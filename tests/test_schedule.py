@@ -22,9 +22,13 @@ from tests.callback.modules import Classifier, data, make_trainer
 class Data(LightningDataModule):
     batch_size = 12
     strength = 1.0
+    side = 0
 
     def augment(self, strength: float) -> None:
         self.strength = strength
+
+    def resize(self, image_size: int) -> None:
+        self.side = image_size
 
     def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(data(), self.batch_size, shuffle=True)
@@ -64,6 +68,7 @@ class Watch(Callback):
                 "decay": group["weight_decay"],
                 "batch": len(batch[1]),
                 "strength": trainer.datamodule.strength,
+                "side": trainer.datamodule.side,
                 "fit": 0.0 if evolution.mask is None else round(evolution.mask.fit_share, 3),
             }
         )
@@ -99,6 +104,7 @@ EVERYTHING = {
     "weight_decay": [1.0, 0.0, 3.0],
     "batch_size": [12, 6, 8],
     "augmentation": [1.0, 0.5],
+    "image_size": [6, 9],
     "rate": [0.8, 0.5],
 }
 
@@ -109,6 +115,7 @@ def test_each_generation_has_its_own_values(tmp_path: Path) -> None:
     assert [len(seen) for seen in of_generation.values()] == [2 * 2, 2 * 4, 2 * 3]
     assert [{seen["batch"] for seen in of_generation[g]} for g in (1, 2, 3)] == [{12}, {6}, {8}]
     assert [{seen["strength"] for seen in of_generation[g]} for g in (1, 2, 3)] == [{1.0}, {0.5}, {0.5}]
+    assert [{seen["side"] for seen in of_generation[g]} for g in (1, 2, 3)] == [{6}, {9}, {9}]
     assert [of_generation[g][0]["lr"] for g in (1, 2, 3)] == pytest.approx([0.05, 0.025, 0.1])
     assert [of_generation[g][0]["decay"] for g in (1, 2, 3)] == pytest.approx([0.01, 0.0, 0.03])
     # The cosine falls over the generation's own number of steps, whose last one is just above 0.
@@ -167,6 +174,19 @@ def test_images_are_cropped_less_at_a_lower_strength() -> None:
         module.augment(2.0)
 
 
+def test_training_images_alone_get_smaller_before_and_after_they_are_read() -> None:
+    module = EmbeddedDataModule(image_size=28)
+    module.resize(20)
+    module.setup("fit")
+    sizes = [tuple(next(iter(loader))[0].shape[2:]) for loader in (module.train_dataloader(), module.val_dataloader())]
+    assert sizes == [(20, 20), (28, 28)]
+    module.resize(14)
+    module.augment(0.5)
+    assert next(iter(module.train_dataloader()))[0].shape[2:] == (14, 14)
+    with pytest.raises(ValueError, match="image size of 1 to 42 px"):
+        module.resize(43)
+
+
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
@@ -174,6 +194,7 @@ def test_images_are_cropped_less_at_a_lower_strength() -> None:
         ({"lr": 0.5}, r"Write \[0\.5\]"),
         ({"lr": [-1.0]}, "`lr` to hold values of at least 0"),
         ({"batch_size": [0]}, "`batch_size` to hold whole numbers"),
+        ({"image_size": [32.5]}, "`image_size` to hold whole numbers"),
         ({"rate": [1.5]}, r"`rate` to be in \(0, 1\)"),
     ],
 )

@@ -111,6 +111,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.label_noise = label_noise
         self.seed = seed
         self.wrong_labels: Tensor | None = None
+        # What a schedule may change on the way.
+        self._strength, self._training_size = 1.0, self.image_size
         self._sets: dict[str, ImageSet] = {}
 
     @property
@@ -173,11 +175,13 @@ class ImageDataModule(LightningDataModule, ABC):
         Args:
             part: ``"train"``, ``"val"`` or ``"test"``.
         """
-        if part == "train" and self.padding is not None:
-            return ShiftCrop(self.image_size, self.padding, flip=self.flip)
-        if part == "train":
-            return RandomCrop(self.image_size, self.crop_scale, flip=self.flip)
-        return CenterCrop(self.image_size, self.eval_resize)
+        if part != "train":
+            return CenterCrop(self.image_size, self.eval_resize)
+        if self.padding is not None:
+            return ShiftCrop(self._training_size, self.padding, flip=self.flip)
+        low, high = self.crop_scale
+        smallest = high - self._strength * (high - low)
+        return RandomCrop(self._training_size, (smallest, high), flip=self.flip and self._strength > 0)
 
     def augment(self, strength: float) -> None:
         """Crop training images more or less at random from now on; for `GenerationSchedule(augmentation=...)`.
@@ -194,10 +198,31 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"Expected an augmentation strength in [0, 1] for images that are cropped, but got {strength} with "
                 f"`padding={self.padding}`. Leave `padding` out, or `augmentation` out of the schedule."
             )
-        low, high = self.crop_scale
-        crop = RandomCrop(self.image_size, (high - strength * (high - low), high), flip=self.flip and strength > 0)
+        self._strength = strength
+        self._crop_anew()
+
+    def resize(self, image_size: int) -> None:
+        """Train on images of another size from now on; for `GenerationSchedule(image_size=...)`.
+
+        Validation and test images stay as large as they are. The network must take both sizes.
+
+        Args:
+            image_size: Side of the training images, in pixels, at most that of `memory_size`.
+
+        Raises:
+            ValueError: If images would be larger than they are kept.
+        """
+        if not 1 <= image_size <= self.memory_size:
+            raise ValueError(
+                f"Expected an image size of 1 to {self.memory_size} px (`memory_size`), but got {image_size}. Raise "
+                "`memory_size`, or take smaller sizes in the schedule."
+            )
+        self._training_size = image_size
+        self._crop_anew()
+
+    def _crop_anew(self) -> None:
         if "train" in self._sets:
-            self._sets["train"] = replace(self._sets["train"], crop=crop)
+            self._sets["train"] = replace(self._sets["train"], crop=self.crop("train"))
 
     def memory_side(self, part: str) -> int:
         """What the shorter side of an image is reduced to in memory, in pixels.
