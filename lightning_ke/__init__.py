@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from lightning_ke.endings import GenerationEnd, Overfit, Plateau
     from lightning_ke.history import history_frame, plot_history, write_history_csv
     from lightning_ke.masks import Mask, load_mask
-    from lightning_ke.phases import Ascent, Dropped, Phase, Rescale, SlimFirst, Sparse
+    from lightning_ke.phases import Ascent, Dropped, Phase, Rescale, SlimFirst, Slimmable, Sparse
     from lightning_ke.redrawing import redraw
     from lightning_ke.resets import Orthogonal, Reset, ShrinkPerturb, list_resets
     from lightning_ke.schedule import GenerationSchedule
@@ -118,6 +118,7 @@ _HOME = {
     "Reset": "resets",
     "ShrinkPerturb": "resets",
     "SlimFirst": "phases",
+    "Slimmable": "phases",
     "Snip": "splits",
     "Sparse": "phases",
     "Split": "splits",
@@ -169,6 +170,7 @@ __all__ = [
     "Reset",
     "ShrinkPerturb",
     "SlimFirst",
+    "Slimmable",
     "Snip",
     "Sparse",
     "Split",

@@ -1,4 +1,4 @@
-"""Parts of a generation in which training is different (SEAL, DSD, AC/DC, RePr, slim first); LW's rescaling."""
+"""Parts of a generation in which training is different (SEAL, DSD, AC/DC, RePr, slim and dense networks); rescaling."""
 
 from lightning_ke.phases.ascent import Ascent
 from lightning_ke.phases.base import Phase, Scene
@@ -6,6 +6,7 @@ from lightning_ke.phases.dropped import Dropped
 from lightning_ke.phases.rescale import Rescale
 from lightning_ke.phases.runner import PhaseRunner
 from lightning_ke.phases.slim_first import SlimFirst
+from lightning_ke.phases.slimmable import Slimmable
 from lightning_ke.phases.sparse import Sparse
 
-__all__ = ["Ascent", "Dropped", "Phase", "PhaseRunner", "Rescale", "Scene", "SlimFirst", "Sparse"]
+__all__ = ["Ascent", "Dropped", "Phase", "PhaseRunner", "Rescale", "Scene", "SlimFirst", "Slimmable", "Sparse"]

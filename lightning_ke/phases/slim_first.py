@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lightning_ke.phases.base import Phase, Scene, zero
+from lightning_ke.phases.base import Scene, zero
+from lightning_ke.phases.other_step import OtherStep, structure_of
 from lightning_ke.slim.within import SlimWithin
 from lightning_ke.structure import Structure
 from lightning_ke.units import units
 
-if TYPE_CHECKING:
-    from lightning_ke.splits import Split
 
-
-class SlimFirst(Phase):
+class SlimFirst(OtherStep):
     """Train the slim network alone; behind the phase the dense network goes on from the function that it has learned.
 
     While the phase holds, `training_step` runs on the kept channels alone, which costs what a slim network costs. The
@@ -47,59 +46,28 @@ class SlimFirst(Phase):
 
     def __init__(self, end: float = 0.7, first_generation: int = 1) -> None:
         super().__init__(0.0, end, first_generation)
-        self._within: SlimWithin | None = None
 
-    def check(self, split: Split) -> None:
-        """Refuse a split without a slim network."""
-        if not split.structured:
-            raise ValueError(
-                f"Expected a split that keeps whole channels, such as 'kels', for phase {self.name!r}, but got "
-                f"{split.name!r}, whose fit hypothesis is no smaller network. Use a structured split, or leave the "
-                "phase out."
-            )
+    def step(self, model: nn.Module, structure: Structure) -> Callable[..., Any]:
+        """The slim network's step."""
+        return SlimWithin(model, structure, "training_step")
 
     def enter(self, scene: Scene) -> None:
         """Cut the kept channels off from the others, and train them alone."""
-        if scene.mask is None:
-            return  # `after_step` begins when the first batch has shown what the network looks like
-        for weight, where in _from_reset_to_fit(scene):
-            zero(weight, where)
-        self.take_up(scene)
-
-    def take_up(self, scene: Scene) -> None:
-        """Train the kept channels alone."""
-        self.release(scene.model)
-        self._within = SlimWithin(scene.model, _structure(scene), "training_step")
-        # An attribute of the instance hides the method of its class, for Lightning's strategies, too.
-        scene.model.training_step = self._within  # type: ignore[assignment]
-
-    def after_step(self, scene: Scene) -> None:
-        """Begin behind the first batch if the mask was not known before it."""
-        if self._within is None:
-            self.enter(scene)
+        if scene.mask is not None:
+            for weight, where in _from_reset_to_fit(scene):
+                zero(weight, where)
+        super().enter(scene)
 
     def leave(self, scene: Scene) -> None:
         """Train in full width again; what was cut off begins without an optimizer's state."""
-        self.release(scene.model)
+        super().leave(scene)
         for weight, where in _from_reset_to_fit(scene):
             scene.forget(weight, where)
-
-    def release(self, model: nn.Module) -> None:
-        """Give the network its own `training_step` back."""
-        if self._within is not None:
-            vars(model).pop("training_step", None)
-            self._within = None
-
-
-def _structure(scene: Scene) -> Structure:
-    assert scene.mask is not None
-    assert scene.mask.structure is not None, "`check` has refused every other split"
-    return scene.mask.structure
 
 
 def _from_reset_to_fit(scene: Scene) -> list[tuple[nn.Parameter, Tensor]]:
     """Weights, and which of their entries lead from a channel that is not kept to one that is."""
-    structure = _structure(scene)
+    structure = structure_of(scene)
     found = []
     for unit in units(scene.model):
         for local, weight in unit.weights.items():

@@ -27,6 +27,7 @@ class SlimWithin:
         model: The dense network.
         structure: What is kept of each tensor.
         method: Name of the method.
+        keep_buffers: Whether what a call does to buffers (running statistics) stays; if not, they are as they were.
 
     Example:
         >>> from lightning_ke.flow import decide_structure
@@ -38,7 +39,10 @@ class SlimWithin:
         tensor([ True,  True,  True,  True, False, False, False, False])
     """
 
-    def __init__(self, model: nn.Module, structure: Structure, method: str = "forward") -> None:
+    def __init__(
+        self, model: nn.Module, structure: Structure, method: str = "forward", *, keep_buffers: bool = True
+    ) -> None:
+        self._keep = keep_buffers
         self._structure = structure
         self._model = _Method(model, getattr(model, method))
         self._sizes = _different_sizes(model, structure)
@@ -55,9 +59,12 @@ class SlimWithin:
             name: self._structure.slim_values(naming.canonical_name(name).removeprefix("model."), tensor)
             for name, tensor in (*self._model.named_parameters(), *self._model.named_buffers())
         }
+        if not self._keep:  # buffers that are whole would be written through
+            narrow |= {name: narrow[name].clone() for name, _ in self._model.named_buffers()}
         with self._told(narrow):
             result = functional_call(self._model, narrow, args, kwargs)
-        self._keep_buffers(narrow)
+        if self._keep:
+            self._keep_buffers(narrow)
         return result
 
     @contextmanager

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lightning_ke as ke
 from lightning_ke import KnowledgeEvolution
-from lightning_ke.phases import Ascent, Dropped, Rescale, SlimFirst, Sparse
+from lightning_ke.phases import Ascent, Dropped, Rescale, SlimFirst, Slimmable, Sparse
 from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader, weights
 
 
@@ -87,6 +87,7 @@ PHASES = {
     "lw": {"split": "bottom-up", "phases": [Rescale()]},
     "repr": {"split": "overlap", "reset": "orthogonal", "phases": [Dropped(end=0.5)]},
     "slim-first": {"split": "kels", "phases": [SlimFirst(end=0.5)]},
+    "slimmable": {"split": "kels", "phases": [Slimmable(begin=0.5)]},
 }
 
 
