@@ -146,14 +146,21 @@ def choose_seed(seed: int | None, trainer: Trainer) -> int:
     return int(trainer.strategy.broadcast(secrets.randbits(32)))
 
 
-def restart_early_stopping(trainer: Trainer) -> None:
-    """Let every EarlyStopping start over: a redraw makes the network worse before it makes it better.
+def restart_neighbours(trainer: Trainer) -> None:
+    """Let callbacks start over that would judge or average a generation together with the one before.
+
+    A redraw makes the network worse before it makes it better, which is no reason for EarlyStopping to stop; and the
+    mean of weights from before and after it is no network at all, so that WeightAveraging (EMA) begins anew.
 
     Args:
         trainer: The Trainer.
     """
     for callback in trainer.callbacks:
-        if "EarlyStopping" in class_names(callback):
+        names = class_names(callback)
+        if "WeightAveraging" in names:
+            averaging: Any = callback
+            averaging._average_model.n_averaged.zero_()  # the next weights are copied, not averaged
+        if "EarlyStopping" in names:
             stopper: Any = callback
             stopper.wait_count = 0
             worst = float("inf") if stopper.mode == "min" else float("-inf")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lightning_ke.compatibility import early_stopping_fired, restart_early_stopping
+from lightning_ke.compatibility import early_stopping_fired, restart_neighbours
 from lightning_ke.endings import FixedLength, GenerationEnd, reached
 from lightning_ke.generations import Clock, Plan
 from lightning_ke.masks import Mask
@@ -243,7 +243,7 @@ class EvolutionRun:
             scaled = clock.generation if settings.lr_schedule == "continue" else None
             settings.schedule.scale(trainer, generation, since=scaled)
         self.split.forget_steps()  # not before: a checkpoint in the middle of all this begins it again
-        restart_early_stopping(trainer)
+        restart_neighbours(trainer)
         clock.open_next(trainer.current_epoch, trainer.global_step)
         _tell(trainer, pl_module, "on_generation_start", generation)
         self.records.open_generation()

@@ -142,7 +142,10 @@ def average() -> Any:
     return averaging.EMAWeightAveraging(decay=0.5)
 
 
-@compat("Callbacks", "WeightAveraging, EMAWeightAveraging", "works", note="never redrawn; resume bit for bit")
+AVERAGES = "never redrawn, begins anew with each generation; resume bit for bit"
+
+
+@compat("Callbacks", "WeightAveraging, EMAWeightAveraging", "works", note=AVERAGES)
 @either_order
 def test_averaged_weights_resume_exactly(tmp_path: Path, first: bool) -> None:
     def fit(folder: Path, checkpoint: Path | None = None) -> tuple[dict[str, torch.Tensor], Any]:
@@ -159,6 +162,26 @@ def test_averaged_weights_resume_exactly(tmp_path: Path, first: bool) -> None:
         resumed, again = fit(tmp_path / f"from-{epoch}", tmp_path / "whole" / f"epoch={epoch}.ckpt")
         assert same(whole, resumed) == []
         assert again.history[-1]["fit"] == callback.history[-1]["fit"]
+
+
+@either_order
+def test_an_average_begins_anew_with_each_generation(tmp_path: Path, first: bool) -> None:
+    """Behind the first step of a generation it is the network of that step alone."""
+
+    class Watched(averaging.EMAWeightAveraging):  # type: ignore[misc]
+        alike: list[bool] = []
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+            super().on_train_batch_end(trainer, pl_module, *args)
+            mean = dict(self._average_model.module.named_parameters())
+            self.alike.append(all(torch.equal(value, mean[name]) for name, value in pl_module.named_parameters()))
+
+    callback, ema = KnowledgeEvolution(epochs_per_generation=2, seed=0), Watched(decay=0.5)
+    ema.alike = []
+    trainer = make_trainer(tmp_path, max_epochs=6, callbacks=[callback, ema] if first else [ema, callback])
+    trainer.fit(Classifier(), train_loader(), val_loader())
+    generation = len(ema.alike) // 3
+    assert ema.alike == ([True] + [False] * (generation - 1)) * 3
 
 
 class Averaged(Classifier):

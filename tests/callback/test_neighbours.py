@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from lightning_ke import KnowledgeEvolution
 from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader, weights
 
+AVERAGES = "never redrawn, begins anew with each generation; resume bit for bit"
 
-@pytest.mark.compat(
-    "Callbacks", "WeightAveraging, EMAWeightAveraging", "works", note="never redrawn; resume bit for bit"
-)
+
+@pytest.mark.compat("Callbacks", "WeightAveraging, EMAWeightAveraging", "works", note=AVERAGES)
 def test_weight_averaging_is_scored_with_the_averaged_weights(tmp_path: Path) -> None:
     averaging = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
     seed_everything(0)
