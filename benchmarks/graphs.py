@@ -1,6 +1,6 @@
 """Node classification on Cora in generations, beside both controls, over seeds.
 
-    python -m benchmarks.graphs ROOT OUT.jsonl [--seeds 10] [--kinds GCN GraphSAGE GAT] [--collect]
+    python -m benchmarks.graphs ROOT OUT.jsonl [--seeds 10] [--groups GCN GraphSAGE GAT] [--collect]
 
 ROOT holds Planetoid's files (ind.cora.*). OUT gets one line for each run; runs that it has already are not repeated, so
 stop it whenever you like. Then (with --collect at once) CSV, page and plot are written to `docs/results/`.
@@ -8,10 +8,7 @@ stop it whenever you like. Then (with --collect at once) CSV, page and plot are 
 
 from __future__ import annotations
 
-import argparse
-import logging
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -119,25 +116,15 @@ def run(data: CoraDataModule, kind: str, arm: str, seed: int) -> dict[str, Any]:
     return row
 
 
-def main() -> None:
-    """Run what is left, write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--collect", action="store_true", help="train nothing, only write what there is")
-    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="folder of CSV, page and plot")
-    options = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    if not options.collect:
-        data = CoraDataModule(options.root)
-        cases = [(kind, arm, seed) for seed in range(options.seeds) for kind in options.kinds for arm in ARMS]
-        paired.run_missing(options.out, cases, lambda kind, arm, seed: run(data, kind, arm, seed))
-    paired.write(STUDY, options.out, options.results)
+def prepare(root: Path) -> paired.Run:
+    """Read Cora once.
+
+    Args:
+        root: Folder of Planetoid's files.
+    """
+    data = CoraDataModule(root)
+    return lambda kind, arm, seed: run(data, kind, arm, seed)
 
 
 if __name__ == "__main__":
-    main()
+    paired.command_line(STUDY, KINDS, ARMS, 10, prepare)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
+import logging
 import platform
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +53,39 @@ class Study:
     findings: str = ""
 
 
-def run_missing(path: Path, cases: Iterable[tuple[str, str, int]], run: Callable[[str, str, int], Any]) -> None:
+Run = Callable[[str, str, int], Mapping[str, Any]]
+
+
+def command_line(
+    study: Study, groups: Sequence[str], arms: Sequence[str], seeds: int, prepare: Callable[[Path], Run]
+) -> None:
+    """Run what is left of a study and write its results, as the command line says.
+
+    Args:
+        study: The study.
+        groups: Its groups, all of which are run unless the command line names some.
+        arms: Its arms.
+        seeds: Number of seeds unless the command line says another.
+        prepare: From the folder of the data to what runs a case.
+    """
+    parser = argparse.ArgumentParser(description=f"{study.title}. Example: {study.command}")
+    parser.add_argument("root", type=Path, help="folder of the data")
+    parser.add_argument("out", type=Path, help="file of the finished runs, a line each; what it has is not repeated")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--groups", nargs="+", choices=groups, default=groups)
+    parser.add_argument("--collect", action="store_true", help="train nothing, only write what there is")
+    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="folder of CSV, page and plot")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    if not options.collect:
+        cases = [(group, arm, seed) for seed in range(options.seeds) for group in options.groups for arm in arms]
+        run_missing(options.out, cases, prepare(options.root))
+    write(study, options.out, options.results)
+
+
+def run_missing(path: Path, cases: Iterable[tuple[str, str, int]], run: Run) -> None:
     """Run the cases that the file has no line of, one after the other; one process at a time.
 
     Args:
@@ -64,7 +99,7 @@ def run_missing(path: Path, cases: Iterable[tuple[str, str, int]], run: Callable
         done = {(row["group"], row["arm"], row["seed"]) for row in read(path)}
         for case in cases:
             if case not in done:
-                row = run(*case) | {"torch": torch.__version__, "lightning": lightning.__version__}
+                row = {**run(*case), "torch": torch.__version__, "lightning": lightning.__version__}
                 with path.open("a", encoding="utf-8") as out:
                     out.write(json.dumps(row | {"python": platform.python_version()}) + "\n")
 

@@ -1,6 +1,6 @@
 """Metric learning in generations on classes that were never trained on, beside both controls, over seeds.
 
-    python -m benchmarks.retrieval ROOT OUT.jsonl [--seeds 3] [--losses proxy-anchor triplet margin] [--collect]
+    python -m benchmarks.retrieval ROOT OUT.jsonl [--seeds 5] [--groups proxy-anchor triplet margin] [--collect]
 
 ROOT holds `flowers-102` as torchvision lays it out. OUT gets one line for each run; runs that it has already are not
 repeated, so stop it whenever you like. Then (with --collect at once) CSV, page and plot are written to `docs/results/`.
@@ -8,10 +8,7 @@ repeated, so stop it whenever you like. Then (with --collect at once) CSV, page 
 
 from __future__ import annotations
 
-import argparse
-import logging
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ from lightning_ke.app.backbones import torchvision_backbone
 from lightning_ke.data import FlowersRetrievalDataModule
 from lightning_ke.tasks import MetricLearning
 
-GENERATIONS, EPOCHS, EMBEDDING = 3, 8, 64
+GENERATIONS, EPOCHS, EMBEDDING, SIDE = 3, 8, 64, 48
 ARMS = ("long", "kels", "slim-sized")
 LOSSES = ("proxy-anchor", "triplet", "margin")
 SCORES = ("recall@1", "recall@2", "recall@4", "recall@8", "nmi", "map@r")
@@ -46,7 +43,7 @@ STUDY = paired.Study(
         "map@r": ("MAP@R", "%"),
     },
     intro=f"""Flowers-102 with classes 0 to 50 for training (3,493 images) and 51 to 101 for testing (4,696 images, each
-searched among all others); a ResNet18 of half the width at 64 px, from random weights, {EMBEDDING} values for each
+searched among all others); a ResNet18 of half the width at {SIDE} px, from random weights, {EMBEDDING} values for each
 image, {GENERATIONS * EPOCHS} epochs in all, AdamW with learning rate 0.001 and weight decay 0.01 and half a cosine per
 generation for every arm (none was tuned). The budget is small: nothing here has converged, and numbers of trainings
 from ImageNet weights are far higher.
@@ -56,21 +53,20 @@ from ImageNet weights are far higher.
 - **slim-sized**: a network of half the channels, trained from scratch for {GENERATIONS * EPOCHS} epochs.
 
 The weights of the last epoch are tested, once; no weights were chosen.""",
-    command="python -m benchmarks.retrieval ROOT OUT.jsonl --seeds 3",
+    command="python -m benchmarks.retrieval ROOT OUT.jsonl --seeds 5",
 )
 
 
-def run(root: Path, loss: str, arm: str, seed: int) -> dict[str, Any]:
+def run(data: FlowersRetrievalDataModule, loss: str, arm: str, seed: int) -> dict[str, Any]:
     """Train one arm and test it.
 
     Args:
-        root: Where the images are.
+        data: The images.
         loss: One of `LOSSES`.
         arm: One of `ARMS`.
         seed: Seed of weights, data order, mask and redraws.
     """
     seed_everything(seed, verbose=False)
-    data = FlowersRetrievalDataModule(root, image_size=64, batch_size=64)
     network = torchvision_backbone("resnet18", EMBEDDING, width=0.25 if arm == "slim-sized" else 0.5)
     generations = GENERATIONS if arm == "kels" else 1
     task = MetricLearning(
@@ -81,7 +77,7 @@ def run(root: Path, loss: str, arm: str, seed: int) -> dict[str, Any]:
         optimizer=lambda parameters: AdamW(parameters, lr=0.001, weight_decay=0.01),
         scheduler=CosineAnnealingLR,
     )
-    example = torch.zeros(1, 3, 64, 64)
+    example = torch.zeros(1, 3, SIDE, SIDE)
     task.example_input_array = example
     evolution = KnowledgeEvolution(
         rate=0.5, generations=generations, seed=seed, score_fit="generation" if arm == "kels" else False
@@ -117,24 +113,15 @@ def run(root: Path, loss: str, arm: str, seed: int) -> dict[str, Any]:
     return row
 
 
-def main() -> None:
-    """Run what is left, write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
-    parser.add_argument("--collect", action="store_true", help="train nothing, only write what there is")
-    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="folder of CSV, page and plot")
-    options = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    if not options.collect:
-        cases = [(loss, arm, seed) for seed in range(options.seeds) for loss in options.losses for arm in ARMS]
-        paired.run_missing(options.out, cases, lambda loss, arm, seed: run(options.root, loss, arm, seed))
-    paired.write(STUDY, options.out, options.results)
+def prepare(root: Path) -> paired.Run:
+    """Read the images once.
+
+    Args:
+        root: Folder that holds `flowers-102`.
+    """
+    data = FlowersRetrievalDataModule(root, image_size=SIDE, batch_size=64)
+    return lambda loss, arm, seed: run(data, loss, arm, seed)
 
 
 if __name__ == "__main__":
-    main()
+    paired.command_line(STUDY, LOSSES, ARMS, 5, prepare)
