@@ -24,7 +24,7 @@ from lightning_ke.app.backbones import torchvision_backbone
 from lightning_ke.data import FlowersRetrievalDataModule
 from lightning_ke.tasks import MetricLearning
 
-GENERATIONS, EPOCHS, EMBEDDING, SIDE = 3, 8, 64, 48
+GENERATIONS, EPOCHS, EMBEDDING, SIDE = 3, 8, 64, 32
 ARMS = ("long", "kels", "slim-sized")
 LOSSES = ("proxy-anchor", "triplet", "margin")
 SCORES = ("recall@1", "recall@2", "recall@4", "recall@8", "nmi", "map@r")

@@ -164,10 +164,24 @@ def build_evolution(config: DictConfig, split: Split) -> KnowledgeEvolution:
     return KnowledgeEvolution(
         split,
         generations=options.pop("count"),
-        epochs_per_generation=options.pop("epochs"),
+        epochs_per_generation=fixed_epochs(options.pop("epochs"), plain(config.generations.end)),
         seed=config.seed,
         **options,
     )
+
+
+def fixed_epochs(epochs: Any, end: Any) -> Any:
+    """How long each generation lasts; None where it is over when its end says so, `epochs` being the most of it.
+
+    Args:
+        epochs: `generations.epochs`.
+        end: `generations.end`.
+
+    Example:
+        >>> fixed_epochs(6, "length"), fixed_epochs(6, {"_target_": "lightning_ke.endings.Plateau", "most": 6})
+        (6, None)
+    """
+    return None if isinstance(end, Mapping) and "most" in end else epochs
 
 
 def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger], folder: Path) -> Trainer:
@@ -179,7 +193,8 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
         loggers: Its loggers.
         folder: Where it writes.
     """
-    length, count, epochs = config.trainer.max_epochs, config.generations.count, plain(config.generations.epochs)
+    length, count = config.trainer.max_epochs, config.generations.count
+    epochs = fixed_epochs(plain(config.generations.epochs), plain(config.generations.end))
     if length is None and isinstance(epochs, list) and all(isinstance(number, int) for number in epochs):
         length = sum(epochs)
     elif length is None and count is not None and isinstance(epochs, int):

@@ -89,7 +89,7 @@ EVERYDAY = [
     "debug=one_batch optimizer=adamw",
     "debug=overfit generations.count=1",
     "redraw=shrink_perturb redraw.reset.shrink=0.5 scheduler=one_cycle",
-    "generations=plateau generations.epochs=null generations.end.least=1 generations.end.most=2",
+    "generations=plateau generations.end.least=1",
     "generations=overfit generations.epochs=null generations.end.least=1 generations.end.most=1",
 ]
 
