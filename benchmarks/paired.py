@@ -26,6 +26,8 @@ HISTORY = (
     """Mean validation score (of the metric that chose the weights) at the end of each generation: dense / slim."""
 )
 
+_DIGITS = {"%": (100, 1), "°": (1, 1), "": (1, 3)}
+
 
 @dataclass(frozen=True)
 class Study:
@@ -36,8 +38,8 @@ class Study:
         title: Heading of its page.
         baseline: The arm that every dense and slim network is compared with.
         same_size: The arm of the slim networks' size.
-        metrics: Name in the rows to what it is called and its unit, "%" (shares, shown times 100) or "". The first one
-            is plotted.
+        metrics: Name in the rows to what it is called and its unit, "%" (shares, shown times 100), "°" or "". The first
+            one that a group has is compared and plotted.
         intro: What was done, in Markdown.
         command: How to repeat it.
         findings: What the results say, in Markdown.
@@ -157,7 +159,6 @@ def page(study: Study, table: pd.DataFrame, history: str) -> str:
         table: What `collect` gave.
         history: A table of the generations, in Markdown.
     """
-    label, _ = next(iter(study.metrics.values()))
     versions = ", ".join(
         f"{name} {' '.join(sorted(table[name].unique()))}" for name in ("torch", "lightning", "python")
     )
@@ -168,7 +169,7 @@ def page(study: Study, table: pd.DataFrame, history: str) -> str:
         study.intro,
         f"## Results\n\n{HOW_TO_READ}",
         results(study, table),
-        f"![{label}: a dot for each seed, a bar at the mean]({study.name}.png)",
+        f"![{_compared(study, table)}: a dot for each seed, a bar at the mean]({study.name}.png)",
         *([f"## What it says\n\n{study.findings}"] if study.findings else []),
         f"## Generations\n\n{HISTORY}",
         history,
@@ -186,14 +187,14 @@ def results(study: Study, table: pd.DataFrame) -> str:
         table: What `collect` gave.
     """
     names = [f"{label}{f', {unit}' if unit else ''}" for label, unit in study.metrics.values()]
-    first = names[0].split(",")[0]
     columns = ["group", "arm", "network", "seeds", "parameters", *names]
-    columns += [f"{first}, to {control}" for control in (study.baseline, study.same_size)]
+    columns += [f"{_compared(study, table)}, to {control}" for control in (study.baseline, study.same_size)]
     lines = []
     for (group, arm, network), rows in table.groupby(["group", "arm", "network"], sort=False):
         cells = [str(group), str(arm), str(network), str(len(rows)), f"{rows['parameters'].iloc[0]:,}"]
         cells += [_spread(rows[name], unit) for name, (_, unit) in study.metrics.items()]
-        metric, (_, unit) = next(iter(study.metrics.items()))
+        metric = _first(study, rows)
+        _, unit = study.metrics[metric]
         for control in (study.baseline, study.same_size):
             other = _scores(table, group, control, "dense", metric)
             own = _scores(table, group, arm, network, metric)
@@ -228,7 +229,6 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
         table: What `collect` gave.
         path: The file.
     """
-    metric, (label, unit) = next(iter(study.metrics.items()))
     groups = list(table["group"].unique())
     figure, panels = plt.subplots(
         1, len(groups), figsize=(3.2 * len(groups) + 1, 2.6), layout="constrained", sharey=True
@@ -236,6 +236,8 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
     networks = list(table[["arm", "network"]].drop_duplicates().itertuples(index=False, name=None))
     names = [arm if network == "dense" and arm != "kels" else f"{arm}, {network}" for arm, network in networks]
     for axes, group in zip([panels] if len(groups) == 1 else panels, groups, strict=True):
+        metric = _first(study, table[table["group"] == group])
+        label, unit = study.metrics[metric]
         for position, (arm, network) in enumerate(networks):
             values = _scores(table, group, arm, network, metric) * (100 if unit == "%" else 1)
             colour = "#d95f02" if network == "slim" else "#1f77b4"
@@ -267,8 +269,21 @@ def _scores(table: pd.DataFrame, group: object, arm: object, network: object, me
     return rows.set_index("seed")[metric]
 
 
+def _first(study: Study, rows: pd.DataFrame) -> str:
+    """Name of the first metric that rows of one group have."""
+    return next(name for name in study.metrics if name in rows and bool(rows[name].notna().any()))
+
+
+def _compared(study: Study, table: pd.DataFrame) -> str:
+    """What is compared, in words."""
+    first = {study.metrics[_first(study, rows)][0] for _, rows in table.groupby("group")}
+    return first.pop() if len(first) == 1 else "first metric"
+
+
 def _spread(values: pd.Series[float], unit: str) -> str:
-    scale, digits = (100, 1) if unit == "%" else (1, 3)
+    if bool(values.isna().all()):
+        return "-"
+    scale, digits = _DIGITS[unit]
     spread = f" ± {scale * values.std():.{digits}f}" if len(values) > 1 else ""
     return f"{scale * values.mean():.{digits}f}{spread}"
 
@@ -276,6 +291,6 @@ def _spread(values: pd.Series[float], unit: str) -> str:
 def _difference(difference: Difference | None, unit: str) -> str:
     if difference is None:
         return "one seed"
-    scale, digits = (100, 1) if unit == "%" else (1, 3)
+    scale, digits = _DIGITS[unit]
     text = f"{scale * difference.mean:+.{digits}f} ± {scale * difference.half_width:.{digits}f}"
     return f"**{text}**" if abs(difference.mean) > difference.half_width else text
