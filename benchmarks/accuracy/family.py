@@ -65,6 +65,11 @@ ARMS = {
         ["redraw=none", "generations=acdc", "redraw.optimizer=keep", "redraw.lr_schedule=continue"],
     ),
     "seal": ("ascent", "early layers climb the loss first", ["redraw=none", "generations=seal"]),
+    "slim-first": (
+        "slim-first",
+        "KELS, the slim network alone for 70 % of each generation",
+        ["generations=slim_first"],
+    ),
     "born-again": (
         "born-again",
         "everything is redrawn; the last generation teaches",
@@ -152,7 +157,8 @@ def _measured(table: pd.DataFrame, arm: str, meaning: str) -> str:
         rows = table[(table["arm"] == name) & (table["network"] == network)]
         return 100 * rows.set_index("seed")["test_acc"]
 
-    own, slim = scores(arm), scores(arm, "slim")
+    own = scores(arm)
+    slim = scores(arm, "slim") if Arm(arm, meaning, ARMS[arm][2]).redraws else own[:0]
     if own.empty or scores("long").empty:
         return ""
     against = paired_difference(own, scores("long"))

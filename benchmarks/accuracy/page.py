@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from benchmarks.accuracy.statistics import Difference, paired_difference
+from benchmarks.accuracy.statistics import LEAST_SEEDS, Difference, paired_difference
 from benchmarks.accuracy.study import Study
 
 NOTE = """Written by `python -m benchmarks.accuracy {name}` from its setting's [trainings](trainings/{setting}.csv); do
@@ -15,9 +15,9 @@ not edit.
 
 Every arm is trained for the same number of epochs, unless its line below says otherwise; "training ops" compares what
 the training itself cost. {rates}; weights were chosen on validation, too, and the test images were used once. `±` is
-the standard deviation over seeds; a difference is the mean over paired seeds with its 95 % interval (Student's t), and
-counts only if the interval is above 0. With fewer than two seeds there is none. A test accuracy of one run has a
-standard error of about {error} points of its own.
+the standard deviation over seeds; a difference is the mean over paired seeds with its 95 % interval (Student's t). It
+counts, and is in bold, only if the interval is above 0 and of at least {least} seeds; with one seed there is none. A
+test accuracy of one run has a standard error of about {error} points of its own.
 """
 TUNED = "Its learning rate is the best of at least three on the validation images at seed {seed}"
 UNTUNED = "The learning rate is the same for all of them"
@@ -39,6 +39,7 @@ def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
             setting=study.setting,
             rates=(TUNED if len(study.rates) > 1 else UNTUNED).format(seed=study.tuning_seed),
             error=study.test_error,
+            least=LEAST_SEEDS,
         ),
         comparison(study, table),
         f"![Test accuracy of every arm, dense and slim, one dot per seed]({study.name}.png)",
@@ -66,8 +67,8 @@ def comparison(study: Study, table: pd.DataFrame) -> str:
     for arm in study.arms:
         for network in ("dense", "slim"):
             rows = tuned[(tuned["arm"] == arm.name) & (tuned["network"] == network)]
-            # A baseline's mask is drawn, but nothing has been redrawn: its "slim network" was never trained to be one.
-            if rows.empty or (network == "slim" and arm.name in controls):
+            # A mask is drawn for every arm; where nothing is redrawn its "slim network" was never trained to be one.
+            if rows.empty or (network == "slim" and not arm.redraws):
                 continue
             own = _scores(tuned, arm.name, network)
             versus = [
@@ -142,12 +143,13 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
     tuned = table[table["tuned"]]
     figure, axes = plt.subplots(figsize=(8, 0.55 * len(study.arms) + 1.2), layout="constrained")
     for network, offset, colour in (("dense", -0.15, "#1f77b4"), ("slim", 0.15, "#d95f02")):
+        label: str | None = network
         for position, arm in enumerate(study.arms):
-            if network == "slim" and arm.name in (study.arms[0].name, study.same_size):
+            if network == "slim" and not arm.redraws:
                 continue
             values = 100 * _scores(tuned, arm.name, network)
-            label = network if position == 2 else None
             axes.scatter(values, [position + offset] * len(values), color=colour, s=18, label=label)
+            label = None  # one entry in the legend
             axes.plot([values.mean()] * 2, [position + offset - 0.12, position + offset + 0.12], color=colour, lw=2)
     for name, style in ((study.arms[0].name, "--"), (study.same_size, ":")):
         values = _scores(tuned, name, "dense")

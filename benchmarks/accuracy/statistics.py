@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy import stats
 
+#: Fewer seeds show no gain, whatever their interval: three that agree by chance are no rarity.
+LEAST_SEEDS = 5
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -18,8 +21,8 @@ class Difference:
 
     @property
     def beats(self) -> bool:
-        """Whether the whole interval is above 0."""
-        return self.mean - self.half_width > 0
+        """Whether the whole interval is above 0, of enough seeds."""
+        return self.seeds >= LEAST_SEEDS and self.mean - self.half_width > 0
 
 
 def paired_difference(ours: pd.Series[float], control: pd.Series[float]) -> Difference | None:

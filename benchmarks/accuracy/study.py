@@ -29,6 +29,11 @@ class Arm:
     take: Callable[[Path], Sequence[str]] = lambda _: ()
 
     @property
+    def redraws(self) -> bool:
+        """Whether anything is redrawn; if not, its fit hypothesis was never trained to stand alone."""
+        return "redraw=none" not in self.overrides and "generations.count=1" not in self.overrides
+
+    @property
     def config(self) -> str:
         """What distinguishes it, in one line; two arms of one name must not differ in it."""
         return " ".join([*self.overrides, *([f"after={self.after}"] if self.after else [])])

@@ -15,7 +15,8 @@ from benchmarks.accuracy.study import Arm, Study
 from lightning_ke.splits import list_splits
 from tests.app.commands import composed
 
-LONG, SLIM, KE = (Arm(name, name, []) for name in ("long", "slim-scratch", "ke"))
+LONG, SLIM = (Arm(name, name, ["generations.count=1"]) for name in ("long", "slim-scratch"))
+KE = Arm("ke", "ke", [])
 
 
 def study(**changes):
@@ -95,7 +96,7 @@ def test_two_things_of_one_name_are_not_mixed(tmp_path):
     ledger = Ledger(tmp_path / "tiny.csv", tmp_path / "jobs")
     finished(ledger.folder, "long-lr0.1-s0", 0.3)
     ledger.update(study(arms=[LONG]))
-    with pytest.raises(ValueError, match="Expected arm 'long' to be what its rows in the ledger were trained as, ''"):
+    with pytest.raises(ValueError, match="Expected arm 'long' to be what its rows in the ledger were"):
         ledger.update(study(arms=[Arm("long", "long", ["generations.count=3"])]))
 
 
@@ -123,8 +124,24 @@ def test_one_seed_is_no_difference():
     assert paired_difference(pd.Series({0: 0.5}), pd.Series({0: 0.1, 1: 0.2})) is None
 
 
-def test_clearly_better_beats():
-    assert paired_difference(pd.Series([0.5, 0.61, 0.7]), pd.Series([0.4, 0.5, 0.6])).beats
+def test_clearly_better_beats_with_five_seeds():
+    better, worse = pd.Series([0.5, 0.61, 0.7, 0.66, 0.58]), pd.Series([0.4, 0.5, 0.6, 0.57, 0.49])
+    assert paired_difference(better, worse).beats
+    assert not paired_difference(better[:4], worse[:4]).beats
+    assert not paired_difference(worse, better).beats
+
+
+def test_only_what_was_redrawn_has_a_slim_network():
+    """A mask is drawn for every arm; where nothing is redrawn, what it keeps was never trained to stand alone."""
+    arms = [LONG, SLIM, Arm("ke", "ke", []), Arm("restarts", "restarts", ["redraw=none"])]
+    rows = [
+        {"arm": arm.name, "network": network, "lr": 0.1, "seed": 0, "tuned": True, "val_acc": 0.5, "test_acc": 0.5}
+        | {"operations": 1e6, "training_operations": 1e9}
+        for arm in arms
+        for network in ("dense", "slim")
+    ]
+    text = page.comparison(study(arms=arms), pd.DataFrame(rows))
+    assert [line.split(" | ")[:2] for line in text.splitlines() if "slim |" in line] == [["| ke", "slim"]]
 
 
 @pytest.mark.slow
@@ -166,11 +183,13 @@ def test_one_learning_rate_is_taken_as_it_is():
     assert names(alone.next_jobs(scores)) == ["long-lr0.1-s1", "slim-scratch-lr0.1-s1"]
 
 
-def test_every_arm_of_the_family_composes_and_has_a_card():
+def test_every_arm_of_the_family_composes_is_as_long_as_the_others_and_has_a_card():
     whole = family("small", "unused", [0])
     assert {card for card, _, _ in ARMS.values()} <= {path.stem for path in CARDS.glob("*.md")}
     for arm in whole.arms:
-        composed(*whole.base, *arm.overrides, "optimizer.lr=0.1", "seed=0")
+        config = composed(*whole.base, *arm.overrides, "optimizer.lr=0.1", "seed=0")
+        length, generations = config.trainer.max_epochs, config.generations
+        assert (length or generations.count * generations.epochs) == 30, "all are trained equally long"
     named = " ".join(override for arm in whole.arms for override in arm.overrides)
     missing = [name for name in list_splits() if f"split={name}" not in named]
     assert missing == [], "every split has an arm"
