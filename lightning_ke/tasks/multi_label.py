@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAccuracy, MultilabelAUROC
 
 from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler
-from lightning_ke.tasks.scored import ScoredTask
+from lightning_ke.tasks.scored import ScoredTask, refuse_class_loss
 
 
 class MultiLabel(ScoredTask):
@@ -27,6 +27,9 @@ class MultiLabel(ScoredTask):
         scheduler: As for every task.
         interval: As for every task.
         config: How the backbone was built, in plain values, to be kept in the checkpoint.
+
+    Raises:
+        ValueError: If the loss is one of classes.
 
     Example:
         >>> import torch
@@ -44,6 +47,7 @@ class MultiLabel(ScoredTask):
         interval: Literal["epoch", "step"] = "epoch",
         config: Mapping[str, Any] | None = None,
     ) -> None:
+        refuse_class_loss(loss, "several labels", "nn.BCEWithLogitsLoss() (loss=binary_cross_entropy)")
         metrics: dict[str, Metric] = {
             "auc": MultilabelAUROC(num_classes, average="macro"),
             "acc": MultilabelAccuracy(num_classes, average="macro"),

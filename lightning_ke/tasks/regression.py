@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanMetric, Metric, R2Score
 
 from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler
-from lightning_ke.tasks.scored import ScoredTask
+from lightning_ke.tasks.scored import ScoredTask, refuse_class_loss
 
 
 class Regression(ScoredTask):
@@ -31,7 +31,7 @@ class Regression(ScoredTask):
         config: How the backbone was built, in plain values, to be kept in the checkpoint.
 
     Raises:
-        ValueError: If `std` is not greater than 0.
+        ValueError: If `std` is not greater than 0, or the loss is one of classes.
 
     Example:
         >>> task = Regression(nn.Linear(3, 1), mean=20.0, std=5.0)
@@ -53,6 +53,7 @@ class Regression(ScoredTask):
     ) -> None:
         if not std > 0:
             raise ValueError(f"Expected argument `std` to be greater than 0, but got {std}. Leave it out for 1.")
+        refuse_class_loss(loss, "values", "nn.MSELoss() or nn.L1Loss() (loss=mse, loss=l1)")
         metrics: dict[str, Metric] = {"r2": R2Score(), "mae": MeanAbsoluteError()}
         loss = nn.MSELoss() if loss is None else loss
         super().__init__(backbone, loss, metrics, optimizer, scheduler, interval)
@@ -99,6 +100,9 @@ class Heading(ScoredTask):
         interval: As for every task.
         config: How the backbone was built, in plain values, to be kept in the checkpoint.
 
+    Raises:
+        ValueError: If the loss is one of classes.
+
     Example:
         >>> task = Heading(nn.Linear(3, 2))
         >>> task.predict_angle(torch.zeros(4, 3)).shape
@@ -114,6 +118,7 @@ class Heading(ScoredTask):
         interval: Literal["epoch", "step"] = "epoch",
         config: Mapping[str, Any] | None = None,
     ) -> None:
+        refuse_class_loss(loss, "sines and cosines", "nn.MSELoss() or nn.L1Loss() (loss=mse, loss=l1)")
         metrics = {"mae": _DegreesApart(), "cos": _CosineOfError()}
         super().__init__(backbone, nn.MSELoss() if loss is None else loss, metrics, optimizer, scheduler, interval)
         config = dict(config) if config is not None else None

@@ -73,3 +73,29 @@ class ScoredTask(Task):
             self.log(
                 f"{part}_{name}", metric, prog_bar=number == 0, on_step=False, on_epoch=True, batch_size=len(targets)
             )
+
+
+def refuse_class_loss(loss: nn.Module | None, targets: str, instead: str) -> None:
+    """Refuse a loss that wants one class for each example where the targets are none; it would train something else.
+
+    Args:
+        loss: The criterion, or a loss that holds one.
+        targets: What the targets are.
+        instead: What to give.
+
+    Raises:
+        ValueError: If it is a cross-entropy of classes.
+
+    Example:
+        >>> refuse_class_loss(nn.CrossEntropyLoss(), "values", "nn.MSELoss()")
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected argument `loss` to compare values, but CrossEntropyLoss compares one class for each \
+example. Give nn.MSELoss().
+    """
+    criterion = getattr(loss, "criterion", loss)
+    if isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss)):
+        raise ValueError(
+            f"Expected argument `loss` to compare {targets}, but {type(criterion).__name__} compares one class for "
+            f"each example. Give {instead}."
+        )

@@ -206,6 +206,19 @@ def test_values_are_learnt_standardised_and_scored_in_their_own_unit() -> None:
         Regression(Constant(), std=0.0)
 
 
+@pytest.mark.parametrize("task", [lambda loss: Regression(mlp(1), loss=loss), lambda loss: Heading(mlp(2), loss=loss)])
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(label_smoothing=0.1), BornAgain(0.5)])
+def test_values_are_not_learnt_by_a_loss_of_classes(task: Any, loss: nn.Module) -> None:
+    """It would run: of one output the softmax is 1 and the loss 0, and nothing would be learnt."""
+    with pytest.raises(ValueError, match=r"CrossEntropyLoss compares one class .*loss=mse, loss=l1"):
+        task(loss)
+
+
+def test_several_labels_are_not_learnt_as_one() -> None:
+    with pytest.raises(ValueError, match="loss=binary_cross_entropy"):
+        MultiLabel(mlp(3), 3, nn.CrossEntropyLoss())
+
+
 def test_perplexity_is_that_of_all_characters() -> None:
     network = CharacterGRU(9, 8)
     task = NextCharacter(network, 9)
