@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
 from lightning_ke import naming
 from lightning_ke.flow.sites import Groups, Size
+from lightning_ke.flow.variables import read
 
 #: Parts of names that speak of channels rather than of counts (heads, groups, blocks).
 _CHANNEL_WORDS = ("dim", "chan", "feat", "width", "size", "hidden", "planes", "chs", "inp", "oup")
@@ -56,7 +59,7 @@ def tells_its_sizes(module: nn.Module) -> bool:
 
 
 def slim_attributes(
-    model: nn.Module, sizes: Sequence[Size], whole: Sequence[Groups], kept: Tensor
+    model: nn.Module, sizes: Sequence[Size], whole: Sequence[Groups], kept: NDArray[np.bool_]
 ) -> dict[str, dict[str, Any]]:
     """Find the attributes that code turned into shapes, and their values in the slim network.
 
@@ -64,7 +67,7 @@ def slim_attributes(
         model: The dense network.
         sizes: The shapes with channels that modules' code asked for.
         whole: The grouped operations whose groups are kept whole.
-        kept: Bool tensor that says of every variable whether it is kept.
+        kept: Says of every variable whether it is kept.
 
     Returns:
         Module name, then attribute name, then the slim value.
@@ -76,14 +79,14 @@ def slim_attributes(
         if own:
             found.setdefault(name, {}).update(own)
     for site in whole:
-        before, after = len(site.outer), int(kept[site.outer[:, 0]].sum())
+        before, after = site.count, int(read(kept, site.first).sum())
         for attribute in ("groups", "num_groups"):
             if before != after and getattr(modules[site.module], attribute, None) == before:
                 found.setdefault(site.module, {})[attribute] = after
     return found
 
 
-def _changes(sizes: Sequence[Size], kept: Tensor) -> dict[tuple[str, str], dict[int, set[int]]]:
+def _changes(sizes: Sequence[Size], kept: NDArray[np.bool_]) -> dict[tuple[str, str], dict[int, set[int]]]:
     """For each module, and each of its ends, what becomes of the sizes that carry channels."""
     changes: dict[tuple[str, str], dict[int, set[int]]] = {}
     for size in sizes:

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from lightning_ke.flow.calls import record_calls
 from lightning_ke.flow.scales import lost_factors
 from lightning_ke.flow.sites import settle
 from lightning_ke.flow.trace import Trace, trace
-from lightning_ke.flow.variables import PINNED
+from lightning_ke.flow.variables import PINNED, read
 from lightning_ke.structure import Axis, Cut, Structure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lightning_ke.flow.labels import Layer
     from lightning_ke.splits.base import Call
 
 
@@ -92,16 +93,15 @@ def decide_structure(
     return structure
 
 
-def _read_off(traced: Trace, kept: Tensor) -> tuple[tuple[Axis, ...], dict[str, Cut]]:
+def _read_off(traced: Trace, kept: NDArray[np.bool_]) -> tuple[tuple[Axis, ...], dict[str, Cut]]:
     """How every tensor is cut, and the distinct runs of kept channels that this takes."""
     axes: list[Axis] = []
     known: dict[bytes, int] = {}
     cuts = {}
-    members = kept.numpy()
     for name, dims in traced.leaves.items():
         positions = []
         for dim in dims:
-            key = b"\1" if dim is None else members[dim.numpy()].tobytes()
+            key = b"\1" if dim is None else read(kept, dim).tobytes()
             position = known.get(key)
             if position is None:
                 member = torch.frombuffer(bytearray(key), dtype=torch.bool)
@@ -114,7 +114,9 @@ def _read_off(traced: Trace, kept: Tensor) -> tuple[tuple[Axis, ...], dict[str, 
     return tuple(axes), cuts
 
 
-def decide(traced: Trace, rate: float, round_to: int = 1, importance: Mapping[str, Tensor] | None = None) -> Tensor:
+def decide(
+    traced: Trace, rate: float, round_to: int = 1, importance: Mapping[str, Tensor] | None = None
+) -> NDArray[np.bool_]:
     """Decide for every root variable whether it is kept.
 
     Args:
@@ -124,16 +126,16 @@ def decide(traced: Trace, rate: float, round_to: int = 1, importance: Mapping[st
         importance: As for `decide_structure`.
 
     Returns:
-        Bool tensor of shape (number of variables,), to be read at roots.
+        Array of shape (number of variables,), to be read at roots.
     """
-    roots = traced.variables.roots().numpy()
+    roots = traced.variables.roots()
     pinned = roots[PINNED]
     decided = np.zeros(len(roots), dtype=np.bool_)
     kept = np.ones(len(roots), dtype=np.bool_)
     part = _parts(traced.pieces, roots)
     strength = None if importance is None else _strength(traced, roots, importance)
     for producer in traced.producers:
-        units = _distinct(roots[producer.numpy()])
+        units = _distinct(read(roots, producer))
         width = max(len(producer) // len(units), 1)
         free = units[(units != pinned) & ~decided[units]]
         decided[free] = True
@@ -144,31 +146,31 @@ def decide(traced: Trace, rate: float, round_to: int = 1, importance: Mapping[st
                 units = units[np.argsort(-strength[units], kind="stable")]
             keep = min(_rounded(math.ceil(rate * len(units)), width, round_to), len(units))
             kept[units[keep:]] = False
-    return torch.from_numpy(kept)
+    return kept
 
 
-def _strength(traced: Trace, roots: NDArray[np.int64], importance: Mapping[str, Tensor]) -> NDArray[np.float64]:
+def _strength(traced: Trace, roots: NDArray[np.int32], importance: Mapping[str, Tensor]) -> NDArray[np.float64]:
     """What every root carries: the sum over all slices, of all tensors, that belong to it."""
     strength = np.zeros(len(roots))
     for name, dims in traced.leaves.items():
         for position, variables in enumerate(dims):
             if name in importance and variables is not None:
                 slices = importance[name].movedim(position, 0).reshape(len(variables), -1).sum(1, dtype=torch.float64)
-                np.add.at(strength, roots[variables.numpy()], slices.detach().cpu().numpy())
+                np.add.at(strength, read(roots, variables), slices.detach().cpu().numpy())
     return strength
 
 
-def _parts(pieces: Sequence[Tensor], roots: NDArray[np.int64]) -> NDArray[np.int64]:
+def _parts(pieces: Sequence[Layer], roots: NDArray[np.int32]) -> NDArray[np.int64]:
     """A number for every root that says in which slices its channels lie."""
     part = np.zeros(len(roots), dtype=np.int64)
     # Every slice adds its own random number to what lies in it: equal sums are equal sets of slices.
     marks = torch.randint(2**62, (len(pieces),), generator=torch.Generator().manual_seed(0)).numpy()
     for piece, mark in zip(pieces, marks, strict=True):
-        part[_distinct(roots[piece.reshape(-1).numpy()])] += mark
+        part[_distinct(read(roots, piece.flat))] += mark
     return part
 
 
-def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
+def _distinct(values: NDArray[Any]) -> NDArray[Any]:
     """The distinct values in the order of their first appearance."""
     if bool((values[1:] > values[:-1]).all()):
         return values

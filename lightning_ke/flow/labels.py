@@ -1,25 +1,124 @@
 """The labels that travel beside a tensor: which channel variable each of its positions belongs to.
 
-A layer is an integer tensor with as many dimensions as the tensor it labels. Along a dimension that carries channels it
-has the tensor's size, along all others it has size one, so labels of a 224 px activation are as small as its channels.
-A position is kept where the variables of all its layers are kept. A tensor without layers is always kept.
+A layer has as many dimensions as the tensor it labels. Along a dimension that carries channels it has the tensor's
+size, along all others it has size one, so labels of a 224 px activation are as small as its channels; channels whose
+variables were made one after another take no memory at all. A position is kept where the variables of all its layers
+are kept. A tensor without layers is always kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from lightning_ke.flow.variables import PINNED, Channels, as_array
+
+
+class Layer:
+    """Channel variables of the positions of one tensor.
+
+    Args:
+        entries: The variables: an array of the layer's shape, or a range along the only dimension with channels.
+        shape: The tensor's size along dimensions that carry channels, one along all others.
+
+    Attributes:
+        dims: The dimensions that carry channels.
+    """
+
+    __slots__ = ("dims", "entries", "shape")
+
+    def __init__(self, entries: Channels, shape: tuple[int, ...]) -> None:
+        self.entries = entries
+        self.shape = shape
+        self.dims = tuple([dim for dim, size in enumerate(shape) if size > 1])
+
+    @property
+    def size(self) -> int:
+        """The number of variables."""
+        return len(self.entries) if isinstance(self.entries, range) else self.entries.size
+
+    @property
+    def flat(self) -> Channels:
+        """The variables in one dimension."""
+        return self.entries if isinstance(self.entries, range) else self.entries.reshape(-1)
+
+    @property
+    def array(self) -> NDArray[np.int32]:
+        """The variables as an array of the layer's shape."""
+        return as_array(self.entries).reshape(self.shape)
+
+    def reshape(self, shape: tuple[int, ...]) -> Layer:
+        """The same variables in another shape of as many entries.
+
+        Args:
+            shape: The new shape; that of a range has one dimension of more than one entry, as before.
+        """
+        entries = self.entries
+        return Layer(entries if isinstance(entries, range) else entries.reshape(shape), shape)
+
+    def permute(self, order: Sequence[int]) -> Layer:
+        """The layer of a tensor whose dimensions were put in another order.
+
+        Args:
+            order: For each new dimension the old one.
+        """
+        entries = self.entries
+        shape = tuple([self.shape[dim] for dim in order])
+        return Layer(entries if isinstance(entries, range) else entries.transpose(order), shape)
+
+    def narrow(self, dim: int, start: int, size: int) -> Layer:
+        """The layer of a part of a tensor; the layer itself if no channels lie along that dimension.
+
+        Args:
+            dim: The dimension along which the part was cut out.
+            start: Its first position.
+            size: Its number of positions.
+        """
+        if self.shape[dim] == 1:
+            return self
+        shape = (*self.shape[:dim], size, *self.shape[dim + 1 :])
+        if isinstance(self.entries, range):
+            return Layer(self.entries[start : start + size], shape)
+        return Layer(self.entries[(slice(None),) * dim + (slice(start, start + size),)], shape)
+
+    def without(self, dims: Iterable[int]) -> Layer:
+        """The layer of a tensor that lost dimensions along which it has no channels.
+
+        Args:
+            dims: The lost dimensions.
+        """
+        return self.reshape(tuple([size for dim, size in enumerate(self.shape) if dim not in dims]))
+
+    def expand(self, shape: tuple[int, ...]) -> Layer:
+        """The layer, repeated along dimensions where another shape is larger.
+
+        Args:
+            shape: A shape that this one broadcasts to.
+        """
+        return self if shape == self.shape else Layer(torch.from_numpy(self.array).expand(shape).numpy(), shape)
+
+    def over(self, tensor: Tensor) -> Tensor:
+        """The variable of every position of a tensor, for operations that run on labels.
+
+        Args:
+            tensor: The tensor that is labelled.
+
+        Returns:
+            int32 tensor of the tensor's shape, of stride zero along dimensions without channels.
+        """
+        return torch.from_numpy(self.array).expand(tensor.shape)
 
 
 class Labels(NamedTuple):
     """What is known of the positions of one tensor.
 
     Args:
-        layers: The integer tensors described above; usually none or one.
+        layers: The layers described above; usually none or one.
         uniform: True for a tensor that holds one value everywhere and takes its size from others (``zeros_like``, an
             initial hidden state): it fits to channels of any kind.
         weight: True if the tensor was computed from parameters and buffers alone.
@@ -29,24 +128,15 @@ class Labels(NamedTuple):
             channels that the last product summed over (no entries if it summed over none).
     """
 
-    layers: tuple[Tensor, ...] = ()
+    layers: tuple[Layer, ...] = ()
     uniform: bool = False
     weight: bool = False
     fixed: bool = False
     loose: frozenset[int] = frozenset()
-    heads: Tensor | None = None
+    heads: Channels | None = None
 
 
-def varying(layer: Tensor) -> tuple[int, ...]:
-    """The dimensions along which a layer carries channels.
-
-    Args:
-        layer: One layer of some labels.
-    """
-    return tuple([dim for dim, size in enumerate(layer.shape) if size > 1])
-
-
-def along(layers: Sequence[Tensor], dim: int) -> list[Tensor]:
+def along(layers: Sequence[Layer], dim: int) -> list[Layer]:
     """The layers that carry channels along a dimension.
 
     Args:
@@ -56,22 +146,68 @@ def along(layers: Sequence[Tensor], dim: int) -> list[Tensor]:
     return [layer for layer in layers if layer.shape[dim] > 1]
 
 
-def compact(layer: Tensor, *, search: bool) -> Tensor:
+def place(variables: Channels, dim: int, ndim: int) -> Layer:
+    """A layer that carries the given variables along one dimension.
+
+    Args:
+        variables: Variables of shape (size,).
+        dim: The dimension that carries them.
+        ndim: Number of dimensions of the labelled tensor.
+    """
+    shape = (1,) * dim + (len(variables),) + (1,) * (ndim - dim - 1)
+    return Layer(variables if isinstance(variables, range) else variables.reshape(shape), shape)
+
+
+def pinned(shape: tuple[int, ...]) -> Layer:
+    """A layer of positions that are always kept.
+
+    Args:
+        shape: Its shape.
+    """
+    return Layer(np.full(shape, PINNED, dtype=np.int32), shape)
+
+
+def compact(full: Tensor, *, search: bool) -> Layer:
     """Reduce a full-sized integer tensor to a layer.
 
     Args:
-        layer: Integer tensor of the labelled tensor's shape; dimensions of stride zero carry no channels.
+        full: Integer tensor of the labelled tensor's shape; dimensions of stride zero carry no channels.
         search: Look also for dimensions that carry none because all their entries are equal (after a copying move).
     """
-    for dim in range(layer.dim()):
-        if layer.shape[dim] > 1:
-            first = layer.narrow(dim, 0, 1)
-            if layer.stride(dim) == 0 or (search and torch.equal(layer, first.expand_as(layer))):
-                layer = first
-    return layer
+    for dim in range(full.dim()):
+        if full.shape[dim] > 1 and full.stride(dim) == 0:
+            full = full.narrow(dim, 0, 1)
+    entries = full.numpy()
+    return searched(entries) if search else _layer(entries)
 
 
-def reshaped(layer: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+def searched(entries: NDArray[np.int32]) -> Layer:
+    """The layer of an array, without the dimensions along which all entries are equal.
+
+    Args:
+        entries: Array of variables.
+    """
+    for dim in range(entries.ndim):
+        if entries.shape[dim] > 1:
+            first = entries[(slice(None),) * dim + (slice(0, 1),)]
+            if bool((entries == first).all()):
+                entries = first
+    return _layer(entries)
+
+
+def _layer(entries: NDArray[np.int32]) -> Layer:
+    """A layer of the given entries, a range where that is what they are."""
+    size = entries.size
+    if 1 < size == max(entries.shape):
+        first = entries.item(0)
+        if entries.item(size - 1) == first + size - 1:
+            flat = entries.reshape(-1)
+            if bool((flat[1:] > flat[:-1]).all()):
+                return Layer(range(first, first + size), entries.shape)
+    return Layer(entries, entries.shape)
+
+
+def reshaped(layer: Layer, before: Sequence[int], after: Sequence[int]) -> Layer:
     """The layer of a reshaped tensor.
 
     Args:
@@ -87,7 +223,14 @@ def reshaped(layer: Tensor, before: Sequence[int], after: Sequence[int]) -> Tens
                 sizes[dim] = 1
             for dim in new_dims:
                 moved_sizes[dim] = 1
-    full = layer.expand(sizes)
+    shape = tuple(moved_sizes)
+    if tuple(sizes) == layer.shape:
+        if isinstance(layer.entries, range) and max(shape) == layer.size:
+            return layer.reshape(shape)
+        entries = layer.array
+        if entries.flags.c_contiguous:
+            return _layer(entries.reshape(shape))
+    full = torch.from_numpy(layer.array).expand(sizes)
     moved = full.reshape(moved_sizes)
     return compact(moved, search=moved.data_ptr() != full.data_ptr())
 
@@ -112,32 +255,19 @@ def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[range, ra
     return blocks
 
 
-def distinct_rows(rows: Tensor) -> Tensor:
+def distinct_rows(rows: NDArray[np.int32]) -> NDArray[np.int32]:
     """The rows of a matrix without those that windows or batches repeat, in the order of their first appearance.
 
     Args:
         rows: Integer matrix.
     """
-    heads = rows[:, 0].numpy()
-    first, inverse = np.unique(heads, return_index=True, return_inverse=True)[1:]
-    if len(first) == len(heads) or not torch.equal(rows[torch.from_numpy(first[inverse])], rows):
+    if len(rows) == 1:
         return rows
-    return rows[torch.from_numpy(np.sort(first))]
-
-
-def place(variables: Tensor, dim: int, ndim: int) -> Tensor:
-    """A layer that carries the given variables along one dimension.
-
-    Args:
-        variables: int64 tensor of shape (size,).
-        dim: The dimension that carries them.
-        ndim: Number of dimensions of the labelled tensor.
-    """
-    if ndim == 1:
-        return variables
-    shape = [1] * ndim
-    shape[dim] = -1
-    return variables.view(shape)
+    heads = rows[:, 0]
+    first, inverse = np.unique(heads, return_index=True, return_inverse=True)[1:]
+    if len(first) == len(heads) or not bool((rows[first[inverse]] == rows).all()):
+        return rows
+    return rows[np.sort(first)]
 
 
 def loosened(before: Tensor, after: Tensor) -> frozenset[int]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import Labels, distinct_rows, place
+from lightning_ke.flow.labels import Labels, Layer, distinct_rows, place
+from lightning_ke.flow.variables import Channels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,7 +118,7 @@ class Operation:
         return self.tracer.labels(tensor)
 
     def label(
-        self, output: Tensor, layers: Iterable[Tensor], *, like: Sequence[Tensor] = (), heads: Tensor | None = None
+        self, output: Tensor, layers: Iterable[Layer], *, like: Sequence[Tensor] = (), heads: Channels | None = None
     ) -> None:
         """Give an output its labels.
 
@@ -136,15 +137,15 @@ class Operation:
                 break
         self.tracer.label(output, Labels(tuple(layers), weight=weight, fixed=fixed, heads=heads))
 
-    def run(self, layer: Tensor) -> Any:
-        """Apply the operation itself to a full-sized layer in place of its first argument.
+    def run(self, layer: Layer) -> Any:
+        """Apply the operation itself to the variables of all positions of its first argument.
 
         Args:
-            layer: Integer tensor of the first argument's shape.
+            layer: A layer of the first argument.
         """
-        return self.operator(layer, *self.args[1:], **self.kwargs)
+        return self.operator(layer.over(self.args[0]), *self.args[1:], **self.kwargs)
 
-    def uniform(self, layer: Tensor, dim: int) -> Tensor:
+    def uniform(self, layer: Layer, dim: int) -> Channels:
         """Reduce a layer to one dimension: whatever else it varies along must share its fate.
 
         Args:
@@ -152,18 +153,18 @@ class Operation:
             dim: The dimension that stays.
 
         Returns:
-            int64 tensor of shape (size of `dim`,).
+            Variables of shape (size of `dim`,).
         """
-        if layer.dim() == 1:
-            return layer
-        if layer.numel() == layer.shape[dim]:
-            return layer.reshape(-1)
-        rows = distinct_rows(layer.movedim(dim, -1).reshape(-1, layer.shape[dim]))
-        if rows.shape[0] > 1:
+        if layer.dims == (dim,):
+            return layer.flat
+        order = (*(other for other in range(len(layer.shape)) if other != dim), dim)
+        rows = distinct_rows(layer.array.transpose(order).reshape(-1, layer.shape[dim]))
+        if len(rows) > 1:
             self.variables.join(rows[:1], rows[1:])
-        return rows[0]
+        first: Channels = rows[0]
+        return first
 
-    def channels(self, tensor: Tensor, dim: int) -> Tensor | None:
+    def channels(self, tensor: Tensor, dim: int) -> Channels | None:
         """The variables of a tensor along one dimension, or None if that dimension is always kept.
 
         Args:
@@ -172,7 +173,7 @@ class Operation:
         """
         return self.along(self.tracer.labels(tensor).layers, dim)
 
-    def along(self, layers: Iterable[Tensor], dim: int) -> Tensor | None:
+    def along(self, layers: Iterable[Layer], dim: int) -> Channels | None:
         """The variables that some layers carry along one dimension, or None if that dimension is always kept.
 
         Args:
@@ -189,16 +190,16 @@ class Operation:
                     self.variables.join(found, own)
         return found
 
-    def pin(self, layers: Iterable[Tensor]) -> None:
+    def pin(self, layers: Iterable[Layer]) -> None:
         """Keep all that some layers label.
 
         Args:
             layers: Layers of one tensor.
         """
         for layer in layers:
-            self.variables.pin(layer)
+            self.variables.pin(layer.entries)
 
-    def meet(self, left: Tensor | None, right: Tensor | None) -> None:
+    def meet(self, left: Channels | None, right: Channels | None) -> None:
         """Two runs of channels lie on each other: join them, or pin the one that meets an uncut dimension.
 
         Args:
@@ -208,7 +209,9 @@ class Operation:
         if left is not None and right is not None:
             self.variables.join(left, right)
         else:
-            self.pin(side for side in (left, right) if side is not None)
+            for side in (left, right):
+                if side is not None:
+                    self.variables.pin(side)
 
     def contract(self, left: Tensor, left_dim: int, right: Tensor, right_dim: int) -> None:
         """Two dimensions are summed over together: their channels lie on each other.
@@ -224,7 +227,7 @@ class Operation:
         if not (one.uniform or other.uniform or left_dim in one.loose or right_dim in other.loose):
             self.meet(self.channels(left, left_dim), self.channels(right, right_dim))
 
-    def follow(self, tensor: Tensor | None, variables: Tensor | None, dim: int = 0) -> None:
+    def follow(self, tensor: Tensor | None, variables: Channels | None, dim: int = 0) -> None:
         """Let a per-channel parameter (bias, norm weight, running statistic) share the fate of channels.
 
         Args:
@@ -236,7 +239,7 @@ class Operation:
             return
         layers, uniform = self.tracer.labels(tensor)[:2]
         if not uniform:
-            own = layers[0] if len(layers) == 1 and layers[0].dim() == 1 else self.channels(tensor, dim)
+            own = layers[0].flat if len(layers) == 1 and len(layers[0].shape) == 1 else self.along(layers, dim)
             self.meet(own, variables)
 
     def accompany(self, parameter: Tensor, tensor: Tensor) -> None:
@@ -248,21 +251,21 @@ class Operation:
         """
         self.tracer.companions.append((self.labels(parameter).layers, self.labels(tensor).layers))
 
-    def produce(self, variables: Tensor, weight: Tensor, entering: Tensor | None) -> None:
+    def produce(self, variables: Channels, weight: Tensor, entering: Channels | None) -> None:
         """Note that a weight's output channels were computed here: they are what a rate is applied to.
 
         Args:
-            variables: int64 tensor of shape (number of output channels,).
+            variables: Variables of shape (number of output channels,).
             weight: The weight, or what was computed from parameters alone.
             entering: Variables of the channels that it was computed from, or None if they are always kept.
         """
         if self.labels(weight).fixed:
-            self.pin([variables])
+            self.variables.pin(variables)
         elif self.labels(weight).weight:
             self.tracer.producers.append(variables)
             self.tracer.sources[int(variables[0])] = (int(variables[-1]), entering)
 
-    def spread(self, variables: Tensor | None, dim: int, output: Tensor) -> list[Tensor]:
+    def spread(self, variables: Channels | None, dim: int, output: Tensor) -> list[Layer]:
         """The layers of an output whose dimension `dim` carries the given variables.
 
         Args:
@@ -270,4 +273,4 @@ class Operation:
             dim: The dimension of `output`.
             output: One of the operation's outputs.
         """
-        return [] if variables is None or variables.numel() == 1 else [place(variables, dim, output.dim())]
+        return [] if variables is None or len(variables) == 1 else [place(variables, dim, output.dim())]

@@ -10,7 +10,9 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_ke import naming
@@ -19,6 +21,7 @@ from lightning_ke.flow.dry import copy_inputs, quiet_world, run, without_data
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.flow.trace import Trace
 from lightning_ke.flow.tracer import SCALINGS
+from lightning_ke.flow.variables import read, write
 from lightning_ke.structure import Structure
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ def lost_factors(
     traced: Trace,
     structure: Structure,
     cut: Callable[[nn.Module, Structure], None],
-    kept: Tensor,
+    kept: NDArray[np.bool_],
 ) -> dict[str, tuple[int, Tensor]]:
     """Find the numbers that the slim network's code computes otherwise, and what makes up for them.
 
@@ -41,31 +44,31 @@ def lost_factors(
         traced: What the flow learned.
         structure: What is kept.
         cut: Cuts a private copy (`lightning_ke.slim.shrink`).
-        kept: Bool tensor that says of every variable whether it is kept.
+        kept: Says of every variable whether it is kept.
 
     Returns:
         For each parameter to be multiplied the dimension and the factors of its kept entries along it.
     """
-    factors = torch.ones(traced.variables.count, dtype=torch.float64)
+    factors = np.ones(traced.variables.count)
     slim = _slim_scalars(model, calls, structure, cut)
     if [operator for operator, _, _ in traced.scalars] != [operator for operator, _ in slim]:
         return {}
     for (operator, dense, layers), (_, now) in zip(traced.scalars, slim, strict=True):
-        cut_layers = [layer for layer in layers if not bool(kept[layer].all())]
+        cut_layers = [layer for layer in layers if not read(kept, layer.entries).all()]
         if dense != now and now and dense and cut_layers:
             inverse = operator.overloadpacket not in _MULTIPLICATIONS
-            factors[cut_layers[0].reshape(-1)] = now / dense if inverse else dense / now
+            write(factors, cut_layers[0].entries, now / dense if inverse else dense / now)
     for added, base in traced.companions:
         for one, other in itertools.product(added, base):
-            scaled = factors[other.reshape(-1)]
-            if one.numel() == other.numel() and bool((scaled != 1).any()):
-                factors[one.reshape(-1)] = scaled
+            scaled = read(factors, other.flat)
+            if one.size == other.size and bool((scaled != 1).any()):
+                write(factors, one.flat, scaled)
     found: dict[str, tuple[int, Tensor]] = {}
     for name, dims in traced.leaves.items():
         for dim, variables in enumerate(dims):
-            own = None if variables is None else factors[variables][kept[variables]]
+            own = None if variables is None else read(factors, variables)[read(kept, variables)]
             if own is not None and bool((own != 1).any()):
-                found[name] = (dim, own)
+                found[name] = (dim, torch.from_numpy(own))
     return found
 
 

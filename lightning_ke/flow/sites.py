@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
-from lightning_ke.flow.labels import varying
-from lightning_ke.flow.variables import PINNED, Variables
+from lightning_ke.flow.labels import Layer
+from lightning_ke.flow.variables import PINNED, Channels, Variables, as_rows, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +23,24 @@ class Groups:
 
     Args:
         module: Canonical name of the running module.
-        outer: Variables of shape (groups, channels of a group) that the site's own weight carries.
-        other: Variables of shape (groups, channels) on the other side, or None if they are always kept.
+        count: The number of groups.
+        outer: Variables that the site's own weight carries, group after group.
+        other: Variables on the other side, group after group, or None if they are always kept.
         inner: Variables along the weight's inner dimension, or None if there is none to cut.
         shareable: False if only whole groups are possible.
     """
 
     module: str
-    outer: Tensor
-    other: Tensor | None
-    inner: Tensor | None
+    count: int
+    outer: Channels
+    other: Channels | None
+    inner: Channels | None
     shareable: bool = True
+
+    @property
+    def first(self) -> Channels:
+        """The first channel of each group."""
+        return self.outer if len(self.outer) == self.count else as_rows(self.outer, self.count)[:, 0]
 
     def keep_whole(self, variables: Variables) -> None:
         """Join all channels of each group.
@@ -41,15 +48,16 @@ class Groups:
         Args:
             variables: Where the joins are collected.
         """
-        first = self.outer[:, :1]
-        if self.outer.shape[1] > 1:
-            variables.join(self.outer, first)
+        first = self.first
+        if len(self.outer) > self.count:
+            variables.join(self.outer, np.repeat(first, len(self.outer) // self.count))
         if self.inner is not None:
             variables.pin(self.inner)
             if self.other is None:
                 variables.pin(first)
         if self.other is not None:
-            variables.join(self.other, first)
+            width = len(self.other) // self.count
+            variables.join(self.other, first if width == 1 else np.repeat(first, width))
 
     def share(self, variables: Variables) -> None:
         """Join the channels at the same position of all groups.
@@ -59,26 +67,25 @@ class Groups:
         """
         for side in (self.outer, self.other):
             if side is not None:
-                variables.join(side, side[:1])
+                rows = as_rows(side, self.count)
+                variables.join(rows, rows[:1])
         if self.inner is not None:
             if self.other is None:
                 variables.pin(self.inner)
             else:
-                variables.join(self.inner, self.other[0])
+                variables.join(self.inner, self.other[: len(self.other) // self.count])
 
-    def tied(self, roots: Tensor) -> bool:
+    def tied(self, roots: NDArray[np.int32]) -> bool:
         """Whether keeping whole groups would leave nothing to choose.
 
         Args:
             roots: The roots of all variables.
         """
-        several = self.outer.shape[1] > 1 or (self.other is not None and self.other.shape[1] > 1)
-        return (
-            self.shareable
-            and several
-            and len(self.outer) > 1
-            and bool((roots[self.outer[:, 0]] == roots[self.outer[0, 0]]).all())
-        )
+        several = len(self.outer) > self.count or (self.other is not None and len(self.other) > self.count)
+        if not (self.shareable and several and self.count > 1):
+            return False
+        own = read(roots, self.first)
+        return bool((own == own[0]).all())
 
 
 class Size(NamedTuple):
@@ -93,30 +100,28 @@ class Size(NamedTuple):
 
     module: str
     shape: tuple[int, ...]
-    layers: tuple[Tensor, ...]
+    layers: tuple[Layer, ...]
     end: str = ""
 
-    def slim(self, kept: Tensor) -> tuple[int, ...] | None:
+    def slim(self, kept: NDArray[np.bool_]) -> tuple[int, ...] | None:
         """The shape in the slim network, or None if what is kept is not rectangular.
 
         Args:
-            kept: Bool tensor that says of every variable whether it is kept.
+            kept: Says of every variable whether it is kept.
         """
         shape = list(self.shape)
-        members = kept.numpy()  # quicker than torch where there are many small pieces
         for layer in self.layers:
-            dims = varying(layer)
-            if len(dims) == 1:
-                shape[dims[0]] = int(np.count_nonzero(members[layer.reshape(-1).numpy()]))
+            member = read(kept, layer.entries)
+            if len(layer.dims) == 1:
+                shape[layer.dims[0]] = int(np.count_nonzero(member))
                 continue
-            member = kept[layer]
             if bool(member.all()):
                 continue
             # The positions that any row keeps along each dimension; rows may keep others, but as many.
-            rows = [int(member.movedim(dim, -1).reshape(-1, member.shape[dim]).sum(1).max()) for dim in dims]
+            rows = [int(member.sum(dim).max()) for dim in layer.dims]
             if math.prod(rows) != int(member.sum()):
                 return None
-            for dim, count in zip(dims, rows, strict=True):
+            for dim, count in zip(layer.dims, rows, strict=True):
                 shape[dim] = count
         return tuple(shape)
 
@@ -137,7 +142,7 @@ def settle(variables: Variables, groups: Sequence[Groups]) -> list[Groups]:
     for site in groups:
         site.keep_whole(variables)
     roots = variables.roots()
-    shared = [site for site in groups if site.tied(roots) and roots[site.outer[0, 0]] != roots[PINNED]]
+    shared = [site for site in groups if site.tied(roots) and roots[site.outer[0]] != roots[PINNED]]
     if not shared:
         return list(groups)
     variables.forget_since(mark)

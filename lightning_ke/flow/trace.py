@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from lightning_ke import naming
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, tensors_in, with_data, without_data
-from lightning_ke.flow.labels import Labels, place
+from lightning_ke.flow.labels import Labels, Layer, place
 from lightning_ke.flow.registry import FlowError
 from lightning_ke.flow.running import running_modules
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.tracer import Tracer
-from lightning_ke.flow.variables import Variables
+from lightning_ke.flow.variables import Channels, Variables
 from lightning_ke.sharding import has_shards
 
 if TYPE_CHECKING:
@@ -47,13 +47,13 @@ class Trace:
 
     variables: Variables
     shapes: Mapping[str, tuple[int, ...]]
-    leaves: Mapping[str, tuple[Tensor | None, ...]]
-    producers: Sequence[Tensor]
+    leaves: Mapping[str, tuple[range | None, ...]]
+    producers: Sequence[Channels]
     groups: Sequence[Groups]
     sizes: Sequence[Size]
-    pieces: Sequence[Tensor]
-    companions: Sequence[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
-    scalars: Sequence[tuple[torch._ops.OpOverload, float, tuple[Tensor, ...]]]
+    pieces: Sequence[Layer]
+    companions: Sequence[tuple[tuple[Layer, ...], tuple[Layer, ...]]]
+    scalars: Sequence[tuple[torch._ops.OpOverload, float, tuple[Layer, ...]]]
     unreached: tuple[str, ...]
     train_only: tuple[str, ...]
 
@@ -157,7 +157,7 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
 
 def label_leaves(
     tracer: Tracer, modules: Mapping[str, nn.Module], target: str | None
-) -> dict[str, tuple[Tensor | None, ...]]:
+) -> dict[str, tuple[range | None, ...]]:
     """Give every dimension of every parameter and buffer its own variables.
 
     Args:
@@ -168,14 +168,11 @@ def label_leaves(
     Returns:
         For each tensor its variables per dimension, None along a dimension that is always kept.
     """
-    leaves: dict[str, tuple[Tensor | None, ...]] = {}
-    held = (*naming.own_parameters(modules.items()), *naming.own_buffers(modules.items()))
-    cut = {name: [size > 1 and naming.is_below(name, target) for size in tensor.shape] for name, tensor in held}
-    sizes = [size for name, tensor in held for size, inside in zip(tensor.shape, cut[name], strict=True) if inside]
-    runs = iter(tracer.variables.new_runs(sizes))
-    for name, tensor in held:
-        dims = leaves[name] = tuple(next(runs) if inside else None for inside in cut[name])
-        layers = tuple(place(dim, at, tensor.dim()) for at, dim in enumerate(dims) if dim is not None)
+    leaves: dict[str, tuple[range | None, ...]] = {}
+    for name, tensor in (*naming.own_parameters(modules.items()), *naming.own_buffers(modules.items())):
+        inside, shape = naming.is_below(name, target), tensor.shape
+        dims = leaves[name] = tuple([tracer.variables.new(size) if inside and size > 1 else None for size in shape])
+        layers = tuple([place(dim, at, len(shape)) for at, dim in enumerate(dims) if dim is not None])
         tracer.label(tensor, Labels(layers, weight=True, fixed=not isinstance(tensor, nn.Parameter)))
     return leaves
 
@@ -202,5 +199,5 @@ def run_calls(
         for tensor in tensors_in(output):
             outputs.append(tensor)
             for layer in tracer.labels(tensor).layers:
-                tracer.variables.pin(layer)
+                tracer.variables.pin(layer.entries)
     return outputs

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from lightning_ke.flow import rules as rules  # fills the table of rules
 from lightning_ke.flow.dry import run, tensors
-from lightning_ke.flow.labels import Labels, loosened
+from lightning_ke.flow.labels import Labels, Layer, loosened
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.flow.registry import FlowError, Operation, Rule, find_rule
 from lightning_ke.flow.rules.elementwise import elementwise, is_elementwise
 from lightning_ke.flow.sites import Groups, Size
-from lightning_ke.flow.variables import Variables
+from lightning_ke.flow.variables import Channels, Variables
 from lightning_ke.flow.views import View, is_view, written
 
 aten = torch.ops.aten
@@ -74,14 +74,14 @@ class Tracer(OperationMode):
     def __init__(self, variables: Variables) -> None:
         super().__init__()
         self.variables = variables
-        self.producers: list[Tensor] = []
+        self.producers: list[Channels] = []
         #: For each producer, by its first variable: its last one, and the variables that it was computed from.
-        self.sources: dict[int, tuple[int, Tensor | None]] = {}
+        self.sources: dict[int, tuple[int, Channels | None]] = {}
         self.groups: list[Groups] = []
         self.sizes: list[Size] = []
-        self.pieces: list[Tensor] = []
-        self.companions: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
-        self.scalars: list[tuple[torch._ops.OpOverload, float, tuple[Tensor, ...]]] = []
+        self.pieces: list[Layer] = []
+        self.companions: list[tuple[tuple[Layer, ...], tuple[Layer, ...]]] = []
+        self.scalars: list[tuple[torch._ops.OpOverload, float, tuple[Layer, ...]]] = []
         self.modules: list[tuple[str, tuple[Any, ...]]] = []
         self.reached: set[int] = set()
         self._kinds: dict[int, _Kind] = {}  # by identity: torch hashes operators in Python
@@ -118,7 +118,7 @@ class Tracer(OperationMode):
         # The tensor itself holds its labels, so that both are gone as soon as the forward has no more use for it.
         vars(tensor)[_LABELS] = self, labels
 
-    def relabel(self, tensor: Tensor, labels: Labels, layers: Iterable[Tensor]) -> None:
+    def relabel(self, tensor: Tensor, labels: Labels, layers: Iterable[Layer]) -> None:
         """Label a tensor like another one, but with other layers.
 
         Args:
@@ -128,7 +128,7 @@ class Tracer(OperationMode):
         """
         self.label(tensor, labels._replace(layers=tuple(layers)))
 
-    def size(self, tensor: Tensor, layers: Sequence[Tensor] | None = None, end: str = "") -> None:
+    def size(self, tensor: Tensor, layers: Sequence[Layer] | None = None, end: str = "") -> None:
         """Note that the running module's code asked for a shape that carries channels.
 
         Args:
@@ -230,7 +230,7 @@ class Tracer(OperationMode):
         labels = written(view, own, new, tensor.shape)
         if labels is None:
             for layer in (*own.layers, *new.layers):
-                self.variables.pin(layer)
+                self.variables.pin(layer.entries)
             labels = own._replace(layers=())
         self.label(view.base, labels)
         if _VIEW in vars(view.base):

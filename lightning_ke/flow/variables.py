@@ -8,35 +8,73 @@ copy instead of a search.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-# Joins that are solved at once: few enough to stay in a processor's cache, where they are solved several times faster
-# than all together and need little memory.
-_BATCH = 2**15
+#: The variables of some channels: ``range(first, last + 1)`` where they were made one after another, which is nearly
+#: always so and takes no memory, else an integer array.
+Channels: TypeAlias = "range | NDArray[np.int32]"
 
 #: The variable of everything that is always kept: network inputs, final outputs, what lies outside `target`.
 PINNED = 0
 
+_PINNED = np.array(PINNED, dtype=np.int32)
 
-class _Join(NamedTuple):
-    """Pairs of variables that share their fate.
+
+def as_array(channels: Channels) -> NDArray[np.int32]:
+    """The variables of some channels, one by one.
 
     Args:
-        left: int64 tensor of shape (size,).
-        right: int64 tensor of shape (size,).
-        run: The first variable of the left side if that is a run which the right side defines, else None.
-        by: The first variable of the right side if that is a whole run, too.
+        channels: The variables.
+    """
+    return np.arange(channels.start, channels.stop, dtype=np.int32) if isinstance(channels, range) else channels
+
+
+def as_rows(channels: Channels, rows: int) -> NDArray[np.int32]:
+    """The variables of some channels, divided into rows of equal length.
+
+    Args:
+        channels: The variables.
+        rows: The number of rows.
+    """
+    return as_array(channels).reshape(rows, -1)
+
+
+def read(values: NDArray[Any], channels: Channels) -> NDArray[Any]:
+    """What is known of some channels.
+
+    Args:
+        values: What is known of each variable.
+        channels: The variables.
+    """
+    return values[channels.start : channels.stop] if isinstance(channels, range) else values[channels]
+
+
+def write(values: NDArray[Any], channels: Channels, value: Any) -> None:
+    """Say what is known of some channels.
+
+    Args:
+        values: What is known of each variable; changed in place.
+        channels: The variables.
+        value: What is known of them.
+    """
+    values[slice(channels.start, channels.stop) if isinstance(channels, range) else channels] = value
+
+
+class _Join(NamedTuple):
+    """Variables that share their fate, pair by pair.
+
+    Args:
+        left: Variables of shape (size,).
+        right: Variables of shape (size,).
+        defined: True if the left side is a whole run that the right side defines.
     """
 
-    left: Tensor
-    right: Tensor
-    run: int | None
-    by: int | None
+    left: Channels
+    right: Channels
+    defined: bool
 
 
 class Variables:
@@ -45,87 +83,65 @@ class Variables:
     Example:
         >>> variables = Variables()
         >>> a, b = variables.new(2), variables.new(2)
-        >>> variables.join(a, b.flip(0))
+        >>> variables.join(a, as_array(b)[::-1])
         >>> variables.pin(b[:1])
-        >>> variables.roots()[a].tolist()
+        >>> read(variables.roots(), a).tolist()
         [1, 0]
     """
 
     def __init__(self) -> None:
         self.count = 1
-        self._pinned = torch.tensor(PINNED)
-        #: First variable and size of each run that `new` returned, by its memory; views of a whole run are found too.
-        self._runs: dict[int, tuple[int, int]] = {}
-        self._memory: list[Tensor] = []
+        #: Size of each run that `new` returned, by its first variable.
+        self._runs: dict[int, int] = {}
         #: Every join in turn.
         self._joins: list[_Join] = []
         self._defined: set[int] = set()
-        self._solved: Tensor | None = None
+        self._solved: NDArray[np.int32] | None = None
 
-    def new(self, size: int) -> Tensor:
+    def new(self, size: int) -> range:
         """Make fresh variables.
 
         Args:
             size: How many.
-
-        Returns:
-            int64 tensor of shape (size,).
         """
-        return self.new_runs([size])[0]
-
-    def new_runs(self, sizes: Sequence[int]) -> Sequence[Tensor]:
-        """Make several runs of fresh variables at once.
-
-        Args:
-            sizes: How many variables each run has.
-
-        Returns:
-            An int64 tensor of shape (size,) for each.
-        """
-        whole = torch.arange(self.count, self.count + sum(sizes))
-        self._memory.append(whole)
-        runs = whole.split_with_sizes(list(sizes))
-        start = whole.data_ptr()
-        for size in sizes:
-            self._runs[start] = self.count, size
-            start += size * whole.itemsize
-            self.count += size
+        run = range(self.count, self.count + size)
+        self._runs[self.count] = size
+        self.count += size
         self._solved = None
-        return runs
+        return run
 
-    def join(self, left: Tensor, right: Tensor) -> None:
+    def join(self, left: Channels, right: Channels) -> None:
         """Let each pair of variables share its fate.
 
         Args:
-            left: int64 tensor.
-            right: int64 tensor that broadcasts against `left`.
+            left: Variables.
+            right: Variables whose shape broadcasts against that of `left`.
         """
         if left is right:
             return
-        if left.shape != right.shape:
-            left, right = torch.broadcast_tensors(left, right)  # type: ignore[no-untyped-call]  # torch leaves it so
-        if left.dim() != 1:
-            left, right = left.reshape(-1), right.reshape(-1)
-        one, other = self._first(left), self._first(right)
-        if one is not None and one == other:
+        if _shape(left) != _shape(right):
+            left, right = np.broadcast_arrays(as_array(left), as_array(right))
+        left, right = _flat(left), _flat(right)
+        if type(left) is type(right) is range and left == right:
             return
         self._solved = None
-        if one is not None and self._defines(right, other, one):
-            self._defined.add(one)
-            self._joins.append(_Join(left, right, one, other))
-        elif other is not None and self._defines(left, one, other):
-            self._defined.add(other)
-            self._joins.append(_Join(right, left, other, one))
+        if self._defines(right, left):
+            self._defined.add(left[0])
+            self._joins.append(_Join(left, right, True))
+        elif self._defines(left, right):
+            self._defined.add(right[0])
+            self._joins.append(_Join(right, left, True))
         else:
-            self._joins.append(_Join(left, right, None, None))
+            self._joins.append(_Join(left, right, False))
 
-    def pin(self, variables: Tensor) -> None:
+    def pin(self, channels: Channels) -> None:
         """Let variables be kept whatever the rate.
 
         Args:
-            variables: int64 tensor of any shape.
+            channels: Variables of any shape.
         """
-        self.join(variables, self._pinned)
+        flat = channels if isinstance(channels, range) else channels.reshape(-1)
+        self.join(flat, np.ndarray((len(flat),), np.int32, buffer=_PINNED, strides=(0,)))
 
     def mark(self) -> int:
         """A point in time to which `forget_since` can return."""
@@ -137,74 +153,81 @@ class Variables:
         Args:
             mark: What `mark` returned.
         """
-        self._defined.difference_update(join.run for join in self._joins[mark:] if join.run is not None)
+        self._defined.difference_update(join.left[0] for join in self._joins[mark:] if join.defined)
         del self._joins[mark:]
         self._solved = None
 
-    def roots(self) -> Tensor:
+    def roots(self) -> NDArray[np.int32]:
         """The representative of every variable: the smallest variable it is joined with.
 
         Returns:
-            int64 tensor of shape (number of variables,).
+            Array of shape (number of variables,).
         """
         if self._solved is None:
             self._solved = self._solve()
         return self._solved
 
-    def _first(self, variables: Tensor) -> int | None:
-        """The first variable of a whole run in its order, None for anything else."""
-        run = self._runs.get(variables.data_ptr())
-        return run[0] if run is not None and variables.numel() == run[1] and variables.is_contiguous() else None
+    def _defines(self, channels: Channels, run: Channels) -> bool:
+        """Whether variables can define a run: it is whole, it has no other definition, and all of them are older.
 
-    def _defines(self, variables: Tensor, own: int | None, run: int) -> bool:
-        """Whether variables can define a run: it has no other definition, and only older ones may define it.
-
-        The latter keeps definitions from going round in circles.
+        The last keeps definitions from going round in circles.
         """
-        return run not in self._defined and (int(variables.max()) if own is None else own) < run
+        if type(run) is not range or self._runs.get(run.start) != len(run) or run.start in self._defined:
+            return False
+        newest = channels.stop - 1 if isinstance(channels, range) else channels.max()
+        return bool(newest < run.start)
 
-    def _solve(self) -> Tensor:
-        root = torch.arange(self.count)
-        values = root.numpy()  # the same memory; numpy is quicker where there are many small pieces
+    def _solve(self) -> NDArray[np.int32]:
+        roots = np.arange(self.count, dtype=np.int32)
         # Only older variables define a run, so in this order everything is found in one pass.
-        defined = [(run, by, right) for _, right, run, by in self._joins if run is not None]
-        for run, by, right in sorted(defined, key=itemgetter(0)):
-            size = right.numel()
-            values[run : run + size] = values[right.numpy()] if by is None else values[by : by + size]
-        pairs = [(left, right) for left, right, first, _ in self._joins if first is None]
-        for left, right in _batches(pairs):
-            root = _joined(root, left, right)
-        return root
+        for run, channels, _ in sorted((join for join in self._joins if join.defined), key=_begin):
+            roots[run[0] : run[-1] + 1] = read(roots, channels)
+        pairs = [(read(roots, join.left), read(roots, join.right)) for join in self._joins if not join.defined]
+        if not pairs:
+            return roots
+        lefts, rights = zip(*pairs, strict=True)
+        return _parents(self.count, np.concatenate(lefts), np.concatenate(rights))[roots]
 
 
-def _joined(root: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Join pairs of variables in a forest of flat trees; the result is flat, too."""
+def _begin(join: _Join) -> int:
+    return int(join.left[0])
+
+
+def _shape(channels: Channels) -> tuple[int, ...]:
+    return (len(channels),) if isinstance(channels, range) else channels.shape
+
+
+def _flat(channels: Channels) -> Channels:
+    return channels if isinstance(channels, range) or channels.ndim == 1 else channels.reshape(-1)
+
+
+def _parents(count: int, left: NDArray[np.int32], right: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Join pairs of roots: for each root the smallest one that it is joined with; for any other variable itself."""
+    parents = np.arange(count, dtype=np.int32)
+    hooked = []
     while True:
-        # Hook the larger of two roots below the smaller one, then flatten the trees; repeat until no edge is left.
-        left, right = root[left], root[right]
-        open_edges = left != right
-        if not open_edges.any():
-            return root
-        left, right = left[open_edges], right[open_edges]
-        root = _flat(root.scatter_reduce(0, torch.maximum(left, right), torch.minimum(left, right), "amin"))
+        open_pairs = left != right
+        if not open_pairs.any():
+            break
+        left, right = left[open_pairs], right[open_pairs]
+        # Hook the larger of two roots below the smaller one, then flatten the trees; repeat until no pair is open.
+        larger = np.maximum(left, right)
+        np.minimum.at(parents, larger, np.minimum(left, right))
+        _flatten(parents, larger)
+        hooked.append(larger)
+        left, right = parents[left], parents[right]
+    # What was hooked first may hang below what was hooked later.
+    for earlier in reversed(hooked):
+        parents[earlier] = parents[parents[earlier]]
+    return parents
 
 
-def _flat(root: Tensor) -> Tensor:
-    """Let every variable of a forest point to its root."""
+def _flatten(parents: NDArray[np.int32], nodes: NDArray[np.int32]) -> None:
+    """Let some nodes of a forest point to their roots."""
+    above = parents[nodes]
     while True:
-        flat = root[root]
-        if torch.equal(flat, root):
-            return root
-        root = flat
-
-
-def _batches(pairs: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Concatenate pairs of pieces to batches of at least `_BATCH` entries."""
-    batch: list[tuple[Tensor, Tensor]] = []
-    size = 0
-    for pair in pairs:
-        batch.append(pair)
-        size += pair[0].numel()
-        if size >= _BATCH or pair is pairs[-1]:
-            yield torch.cat([left for left, _ in batch]), torch.cat([right for _, right in batch])
-            batch, size = [], 0
+        higher = parents[above]
+        if (higher == above).all():
+            parents[nodes] = above
+            return
+        above = higher

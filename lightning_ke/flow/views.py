@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import Labels, compact
-from lightning_ke.flow.variables import PINNED
+from lightning_ke.flow.labels import Labels, compact, pinned
 
 aten = torch.ops.aten
 
@@ -83,9 +82,10 @@ def written(view: View, own: Labels, new: Labels, shape: Sequence[int]) -> Label
     if len(own.layers) > 1 or len(new.layers) > 1:
         return None
     base = view.base
-    before = own.layers[0] if own.layers else torch.full([1] * base.dim(), PINNED)
-    after = new.layers[0] if new.layers else torch.full([1] * len(shape), PINNED)
-    full = before.expand(base.shape).clone()
-    view.part(full).copy_(after.expand(tuple(shape)))
+    before = own.layers[0] if own.layers else pinned((1,) * base.dim())
+    after = new.layers[0] if new.layers else pinned((1,) * len(shape))
+    full = before.over(base).clone()
+    part = view.part(full)
+    part.copy_(after.over(part))
     layer = compact(full, search=True)
-    return Labels((layer,) if layer.numel() > 1 else (), weight=own.weight and new.weight)
+    return Labels((layer,) if layer.size > 1 else (), weight=own.weight and new.weight)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from lightning_ke import naming
 from lightning_ke.flow.dry import tensors
 from lightning_ke.flow.trace import label_leaves
 from lightning_ke.flow.tracer import Tracer
-from lightning_ke.flow.variables import Variables
+from lightning_ke.flow.variables import Variables, write
 from lightning_ke.slim.double import raise_precision
 from lightning_ke.structure import Structure
 
@@ -64,12 +65,12 @@ class Reference(Tracer):
     def __init__(self, dense: nn.Module, structure: Structure) -> None:
         super().__init__(Variables())
         leaves = label_leaves(self, dict(naming.named_modules(dense)), None)
-        self._kept = torch.ones(self.variables.count, dtype=torch.bool)
+        self._kept = np.ones(self.variables.count, dtype=np.bool_)
         for name, dims in leaves.items():
             cut = structure.cuts.get(name)
             for dim, variables in enumerate(dims):
                 if cut is not None and variables is not None and cut.axes[dim] >= 0:
-                    self._kept[variables] = structure.axes[cut.axes[dim]].member
+                    write(self._kept, variables, structure.axes[cut.axes[dim]].member.cpu().numpy())
 
     def execute(
         self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], entering: Sequence[Tensor]
@@ -131,7 +132,8 @@ class Reference(Tracer):
             member = torch.ones(tensor.shape[dim], dtype=torch.bool)
             for layer in self.labels(tensor).layers:
                 if layer.shape[dim] > 1:
-                    member &= self._kept[layer].movedim(dim, -1).reshape(-1, layer.shape[dim]).any(0)
+                    own = torch.from_numpy(self._kept[layer.array])
+                    member &= own.movedim(dim, -1).reshape(-1, layer.shape[dim]).any(0)
             positions.append(None if bool(member.all()) else member.nonzero().squeeze(1))
         return positions
 

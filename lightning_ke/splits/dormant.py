@@ -96,7 +96,8 @@ class Dormant(Split):
         if activity is None:
             activity = activity_of(context.model, context.calls)
         traced = trace(context.model, context.calls, context.target)
-        dormant = self._dormant(context, traced.leaves, traced.variables.roots(), activity)
+        roots = torch.from_numpy(traced.variables.roots())
+        dormant = self._dormant(context, traced.leaves, roots, activity)
         read, silenced = {}, {}
         for unit in units(context.model):
             out = filters_dim(unit.module)
@@ -110,13 +111,13 @@ class Dormant(Split):
                         weight = local in unit.weights
                         into = read if weight and dim == out else silenced
                         shape = [-1 if at == dim else 1 for at in range(parameter.dim())]
-                        into[name] |= dormant[traced.variables.roots()[variables]].view(shape)
+                        into[name] |= dormant[roots[variables.start : variables.stop]].view(shape)
         return read, silenced
 
     def _dormant(
         self,
         context: SplitContext,
-        leaves: Mapping[str, tuple[Tensor | None, ...]],
+        leaves: Mapping[str, tuple[range | None, ...]],
         roots: Tensor,
         activity: Mapping[str, Tensor],
     ) -> Tensor:
@@ -130,7 +131,9 @@ class Dormant(Split):
             if variables is None:
                 continue
             # A flattened channel is read at several places: what counts is the mean of all of them.
-            own, place, times = torch.unique(roots[variables], return_inverse=True, return_counts=True)
+            own, place, times = torch.unique(
+                roots[variables.start : variables.stop], return_inverse=True, return_counts=True
+            )
             mean = torch.zeros(len(own)).index_add(0, place, activity[name].cpu().float()) / times
             share = mean / mean.mean() if bool(mean.any()) else mean
             score[own] = torch.maximum(score[own], share)

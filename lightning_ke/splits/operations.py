@@ -58,7 +58,7 @@ def structure_for(
         )
 
     def kept_at(rate: float) -> bytes:
-        return decide(traced, rate, round_to, importance).numpy().tobytes()
+        return decide(traced, rate, round_to, importance).tobytes()
 
     dense = sum(count_operations(model, call) for call in calls)
     smallest = structure_at(_LEAST)

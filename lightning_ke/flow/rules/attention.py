@@ -7,24 +7,25 @@ What is left is to join the width of all heads side by side with the width of wh
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from lightning_ke.flow.labels import Layer
 from lightning_ke.flow.registry import Operation
+from lightning_ke.flow.variables import Channels
 
 
-def join_heads_with_stream(op: Operation, merged: Tensor) -> None:
+def join_heads_with_stream(op: Operation, merged: Layer) -> None:
     """Join the channels of the heads, side by side again, with those of the running module's input of the same width.
 
     Args:
         op: The reshape that put the heads side by side.
         merged: The layer that labels its result.
     """
-    varied = [size for size in merged.shape if size > 1]
-    if len(varied) != 1:
+    if len(merged.dims) != 1:
         return
-    # Code that folds windows repeats each channel, next to itself.
-    heads = torch.unique_consecutive(merged.reshape(-1))
+    heads = merged.flat
+    if not isinstance(heads, range):  # code that folds windows repeats each channel, next to itself
+        heads = heads[np.append(True, heads[1:] != heads[:-1])]
     _join_with_source(op, heads)
     for tensor in op.tracer.entering():
         for dim in (tensor.dim() - 1, 1):
@@ -34,7 +35,7 @@ def join_heads_with_stream(op: Operation, merged: Tensor) -> None:
                 return
 
 
-def _join_with_source(op: Operation, heads: Tensor) -> None:
+def _join_with_source(op: Operation, heads: Channels) -> None:
     """Join the heads with what their values were computed from, if that has their width."""
     first = int(heads[0])
     for start, (end, entering) in op.tracer.sources.items():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import along, place, varying
+from lightning_ke.flow.labels import Layer, along, place
 from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.rules.elementwise import merge
 from lightning_ke.flow.sites import Groups
+from lightning_ke.flow.variables import Channels, as_rows
 
 aten = torch.ops.aten
 
@@ -34,14 +36,14 @@ def _convolution(op: Operation) -> None:
         op.accompany(bias, weight)
     if leaving is not None and not (groups > 1 and op.labels(weight).fixed):
         op.produce(leaving, weight, entering)
-    batch = [layer for layer in op.labels(tensor).layers if 1 < layer.shape[0] == layer.numel()]
+    batch = [layer for layer in op.labels(tensor).layers if 1 < layer.shape[0] == layer.size]
     op.label(output, [*batch, *beside, *op.spread(leaving, 1, output)], like=[tensor, weight])
 
 
-def _beside(op: Operation, tensor: Tensor, weight: Tensor) -> list[Tensor]:
+def _beside(op: Operation, tensor: Tensor, weight: Tensor) -> list[Layer]:
     """Channels along the spatial dimensions: a kernel that is wider than one entry would mix them, so they are kept."""
     layers = (*op.labels(tensor).layers, *op.labels(weight).layers)
-    found = [layer for layer in layers if layer.shape[1] == 1 and layer.numel() > layer.shape[0]]
+    found = [layer for layer in layers if layer.shape[1] == 1 and layer.size > layer.shape[0]]
     if found and (weight[0, 0].numel() > 1 or op.outputs[0].shape[2:] != tensor.shape[2:]):
         op.pin(found)
         return []
@@ -49,27 +51,22 @@ def _beside(op: Operation, tensor: Tensor, weight: Tensor) -> list[Tensor]:
 
 
 def _grouped(
-    op: Operation, tensor: Tensor, weight: Tensor, entering: Tensor | None, groups: int, transposed: bool
-) -> Tensor | None:
+    op: Operation, tensor: Tensor, weight: Tensor, entering: Channels | None, groups: int, transposed: bool
+) -> Channels | None:
     own, inner = op.channels(weight, 0), op.channels(weight, 1)
     if own is None:
-        op.pin(side for side in (entering, inner) if side is not None)
+        op.meet(entering, None)
+        op.meet(inner, None)
         return None
-    outer = own.view(groups, -1)
     if transposed:
         op.meet(entering, own)
-        leaving = outer[:, :1].expand(groups, weight.shape[1])
-        op.tracer.groups.append(Groups(op.tracer.module, outer, leaving, inner, shareable=False))
-        return leaving.reshape(-1)
-    other = None if entering is None else entering.view(groups, -1)
-    if inner is None and other is None:
-        op.pin([own])
+        leaving = np.repeat(as_rows(own, groups)[:, 0], weight.shape[1])
+        op.tracer.groups.append(Groups(op.tracer.module, groups, own, leaving, inner, shareable=False))
+        return leaving
+    if inner is None and entering is None:
+        op.variables.pin(own)
         return None
-    if inner is None:
-        # Depthwise: every group is one input channel.
-        op.tracer.groups.append(Groups(op.tracer.module, outer, other, None))
-    else:
-        op.tracer.groups.append(Groups(op.tracer.module, outer, other, inner))
+    op.tracer.groups.append(Groups(op.tracer.module, groups, own, entering, inner))
     return own
 
 
@@ -104,7 +101,7 @@ def _product(op: Operation, left: Tensor, right: Tensor) -> None:
     layers = []
     for source, inner, outer, other, dim in ((left, column, row, right, row), (right, row, column, left, column)):
         for layer in op.labels(source).layers:
-            if varying(layer) == (0,) and op.labels(other).layers and row > 0:
+            if layer.dims == (0,) and op.labels(other).layers and row > 0:
                 op.pin([layer])  # one number per head beside the heads' channels: every head stays
             elif layer.shape[inner] == 1:
                 layers.append(layer)
@@ -114,7 +111,7 @@ def _product(op: Operation, left: Tensor, right: Tensor) -> None:
     op.label(output, layers, like=[left, right], heads=_heads(op, left, right))
 
 
-def _leaving(op: Operation, source: Tensor, inner: int) -> Sequence[Tensor]:
+def _leaving(op: Operation, source: Tensor, inner: int) -> Sequence[Layer]:
     """The layers of a factor of which a product's own rows and columns are made."""
     layers = op.labels(source).layers
     if source.dim() > 2:
@@ -125,7 +122,7 @@ def _leaving(op: Operation, source: Tensor, inner: int) -> Sequence[Tensor]:
     return [layer for layer in layers if layer.shape[inner] == 1]
 
 
-def _heads(op: Operation, left: Tensor, right: Tensor) -> Tensor | None:
+def _heads(op: Operation, left: Tensor, right: Tensor) -> Channels | None:
     """What an attention's product leaves for the next one: queries, keys and values keep the same channels."""
     if op.labels(left).weight or op.labels(right).weight:
         return None
@@ -136,7 +133,7 @@ def _heads(op: Operation, left: Tensor, right: Tensor) -> Tensor | None:
         op.variables.join(queries, values)
     summed = op.channels(left, column)
     summed = op.channels(right, row) if summed is None else summed
-    return torch.empty(0, dtype=torch.long) if summed is None else summed
+    return range(0) if summed is None else summed
 
 
 @register_rule(aten.embedding)

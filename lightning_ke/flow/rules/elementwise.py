@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import varying
+from lightning_ke.flow.labels import Layer
 from lightning_ke.flow.registry import Operation, register_rule
 
 aten = torch.ops.aten
@@ -32,7 +32,7 @@ def elementwise(op: Operation) -> None:
         op.label(output, _through_parameter(op, tensors, layers), like=tensors, heads=heads)
 
 
-def _through_parameter(op: Operation, tensors: Sequence[Tensor], layers: list[Tensor]) -> list[Tensor]:
+def _through_parameter(op: Operation, tensors: Sequence[Tensor], layers: list[Layer]) -> list[Layer]:
     """A parameter that is added or multiplied is where a factor on the result can be put."""
     weights = [tensor for tensor in tensors if op.labels(tensor).weight and op.labels(tensor).layers]
     if len(weights) != 1 or len(tensors) != 2:
@@ -42,12 +42,14 @@ def _through_parameter(op: Operation, tensors: Sequence[Tensor], layers: list[Te
         other = tensors[0] if tensors[1] is weights[0] else tensors[1]
         op.accompany(weights[0], other)
     elif op.operator.overloadpacket in _MULTIPLICATIONS and len(own) == len(layers) == 1:
-        last = layers[0].dim() - own[0].dim() + varying(own[0])[-1]
-        return [own[0].expand(layers[0].shape)] if varying(layers[0])[-1] == last else layers
+        (layer,) = layers
+        pad = len(layer.shape) - len(own[0].shape)
+        if layer.dims[-1] == pad + own[0].dims[-1]:
+            return [own[0].reshape((1,) * pad + own[0].shape).expand(layer.shape)]
     return layers
 
 
-def merge(op: Operation, tensors: Sequence[Tensor], ndim: int) -> list[Tensor]:
+def merge(op: Operation, tensors: Sequence[Tensor], ndim: int) -> list[Layer]:
     """Join the layers of tensors that broadcast against each other.
 
     Args:
@@ -58,26 +60,21 @@ def merge(op: Operation, tensors: Sequence[Tensor], ndim: int) -> list[Tensor]:
     Returns:
         The layers of the result.
     """
-    operands = []
-    for tensor in tensors:
-        pad = [1] * (ndim - tensor.dim())
-        labels = op.labels(tensor)
-        shape = [*pad, *(1 if dim in labels.loose else size for dim, size in enumerate(tensor.shape))]
-        operands.append((shape, [layer.reshape(*pad, *layer.shape) for layer in labels.layers], labels))
+    operands = [_broadcast(op, tensor, ndim) for tensor in tensors]
     pinned: set[int] = set()
     # A layer that meets a full-sized dimension of a tensor that is always kept there is always kept as well.
-    for (_, layers, _), (shape, others, labels) in itertools.permutations(operands, 2):
-        covered = {dim for other in others for dim in varying(other)}
+    for (_, layers, _), (shape, others, uniform) in itertools.permutations(operands, 2):
+        covered = {dim for other in others for dim in other.dims}
         for layer in layers:
-            dims = varying(layer)
-            if labels.uniform or covered.intersection(dims):
+            dims = layer.dims
+            if uniform or covered.intersection(dims):
                 continue
             if shape[dims[-1]] > 1:
                 op.pin([layer])
                 pinned.add(id(layer))
             elif any(shape[dim] > 1 for dim in dims):
                 op.uniform(layer, dims[-1])
-    merged: list[Tensor] = []
+    merged: list[Layer] = []
     for _, layers, _ in operands:
         before = len(merged)
         for layer in layers:
@@ -91,28 +88,42 @@ def merge(op: Operation, tensors: Sequence[Tensor], ndim: int) -> list[Tensor]:
     return merged
 
 
-def _partner(layer: Tensor, others: Sequence[Tensor]) -> int | None:
+def _broadcast(op: Operation, tensor: Tensor, ndim: int) -> tuple[Sequence[int], Sequence[Layer], bool]:
+    """Shape and layers of a tensor with as many dimensions as the result, and if it fits to channels of any kind."""
+    layers, uniform, _, _, loose, _ = op.labels(tensor)
+    shape: Sequence[int] = tensor.shape
+    if loose:
+        shape = [1 if dim in loose else size for dim, size in enumerate(shape)]
+    if len(shape) < ndim:
+        pad = (1,) * (ndim - len(shape))
+        return (*pad, *shape), [layer.reshape(pad + layer.shape) for layer in layers], uniform
+    return shape, layers, uniform
+
+
+def _partner(layer: Layer, others: Sequence[Layer]) -> int | None:
     """Which of the layers found so far lies on another one: along the same dimensions, or the last of them, or any."""
-    dims = varying(layer)
+    dims = layer.dims
     for fits in (
         lambda found: found == dims,
         lambda found: found[-1] == dims[-1],
         lambda found: bool(set(found).intersection(dims)),
     ):
         for index, other in enumerate(others):
-            if fits(varying(other)):
+            if fits(other.dims):
                 return index
     return None
 
 
-def _join(op: Operation, left: Tensor, right: Tensor) -> Tensor:
-    wide, narrow = (left, right) if len(varying(left)) >= len(varying(right)) else (right, left)
-    if len(varying(wide)) == len(varying(narrow)) or varying(wide)[-1] in varying(narrow):
-        op.variables.join(wide, narrow)
+def _join(op: Operation, left: Layer, right: Layer) -> Layer:
+    wide, narrow = (left, right) if len(left.dims) >= len(right.dims) else (right, left)
+    if wide.dims == narrow.dims:
+        op.variables.join(wide.flat, narrow.flat)
+    elif len(wide.dims) == len(narrow.dims) or wide.dims[-1] in narrow.dims:
+        op.variables.join(wide.array, narrow.array)
     else:
         # One number per head beside (head, channel): every head stays, with the same share of its channels.
         op.pin([narrow])
-        op.uniform(wide, varying(wide)[-1])
+        op.uniform(wide, wide.dims[-1])
     return wide
 
 

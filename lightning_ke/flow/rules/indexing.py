@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import along, compact
+from lightning_ke.flow.labels import Layer, along, compact, pinned
 from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.rules.elementwise import merge
 
@@ -17,7 +17,7 @@ def _index(op: Operation) -> None:
     tensor, indices = op.args[0], op.args[1]
     layers = []
     for layer in op.labels(tensor).layers:
-        full = layer.expand(tensor.shape)
+        full = layer.over(tensor)
         at = [None if index is None else _positions(index) for index in indices]
         layers.append(compact(torch.ops.aten.index(full, at), search=True))
     _label_moved(op, tensor, layers)
@@ -36,9 +36,10 @@ def _index_select(op: Operation) -> None:
         if index.device.type == "meta":
             op.pin(along([layer], dim % tensor.dim()))
         if layer.shape[dim] == 1 or index.device.type == "meta":
-            layers.append(layer if layer.shape[dim] == 1 else torch.zeros_like(layer.narrow(dim, 0, 1)))
+            layers.append(layer if layer.shape[dim] == 1 else pinned(layer.narrow(dim, 0, 1).shape))
         else:
-            layers.append(layer.index_select(dim, index.cpu()))
+            picked = layer.array.take(index.cpu().numpy(), dim)
+            layers.append(Layer(picked, picked.shape))
     _label_moved(op, tensor, layers)
 
 
@@ -51,11 +52,11 @@ def _gather(op: Operation) -> None:
     op.label(op.outputs[0], [_cropped(layer, op.outputs[0]) for layer in kept])
 
 
-def _covered(layer: Tensor, others: list[Tensor]) -> bool:
-    return any(layer.shape[dim] > 1 and other.shape[dim] > 1 for other in others for dim in range(layer.dim()))
+def _covered(layer: Layer, others: list[Layer]) -> bool:
+    return any(other.shape[dim] > 1 for other in others for dim in layer.dims)
 
 
-def _cropped(layer: Tensor, output: Tensor) -> Tensor:
+def _cropped(layer: Layer, output: Tensor) -> Layer:
     for dim, size in enumerate(output.shape):
         if layer.shape[dim] > size:
             layer = layer.narrow(dim, 0, size)
@@ -86,13 +87,9 @@ def _index_put(op: Operation) -> None:
     for dim in range(first, last + 1):
         op.pin(along(op.labels(tensor).layers, dim))
     op.pin(op.labels(values).layers)
-    op.label(op.outputs[0], [layer for layer in op.labels(tensor).layers if last < min(_dims(layer), default=0)])
+    op.label(op.outputs[0], [layer for layer in op.labels(tensor).layers if last < min(layer.dims, default=0)])
 
 
-def _dims(layer: Tensor) -> list[int]:
-    return [dim for dim, size in enumerate(layer.shape) if size > 1]
-
-
-def _label_moved(op: Operation, tensor: Tensor, layers: list[Tensor]) -> None:
-    op.pin(layer for layer in layers if layer.numel() == 1)
-    op.label(op.outputs[0], [layer for layer in layers if layer.numel() > 1], like=[tensor])
+def _label_moved(op: Operation, tensor: Tensor, layers: list[Layer]) -> None:
+    op.pin(layer for layer in layers if layer.size == 1)
+    op.label(op.outputs[0], [layer for layer in layers if layer.size > 1], like=[tensor])

@@ -4,30 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import along, compact, loosened, reshaped, varying
+from lightning_ke.flow.labels import Layer, along, compact, loosened, pinned, reshaped, searched
 from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.rules.attention import join_heads_with_stream
-from lightning_ke.flow.variables import PINNED
+from lightning_ke.flow.variables import PINNED, Channels
 
 aten = torch.ops.aten
 
 
-@register_rule(
-    aten.permute,
-    aten.transpose,
-    aten.t,
-    aten.movedim,
-    aten.unsqueeze,
-    aten.alias,
-    aten.detach,
-)
+@register_rule(aten.permute, aten.transpose, aten.t)
 def _reorder(op: Operation) -> None:
-    """What does not depend on sizes runs on the layers as they are."""
+    tensor, output = op.args[0], op.outputs[0]
+    order = list(range(tensor.dim()))
+    if op.operator.overloadpacket is aten.permute:
+        order = [dim % tensor.dim() for dim in op.args[1]]
+    else:
+        one, other = op.args[1:] if len(op.args) > 1 else (0, -1)
+        if order:
+            order[one], order[other] = order[other], order[one]
+    labels = op.labels(tensor)
+    _label(op, output, [layer.permute(order) for layer in labels.layers], labels.heads)
+
+
+@register_rule(aten.unsqueeze)
+def _unsqueeze(op: Operation) -> None:
+    output, labels = op.outputs[0], op.labels(op.args[0])
+    dim = op.args[1] % output.dim()
+    shapes = [(*layer.shape[:dim], 1, *layer.shape[dim:]) for layer in labels.layers]
+    layers = [layer.reshape(shape) for layer, shape in zip(labels.layers, shapes, strict=True)]
+    _label(op, output, layers, labels.heads)
+
+
+@register_rule(aten.alias, aten.detach)
+def _alias(op: Operation) -> None:
     labels = op.labels(op.args[0])
-    _label(op, op.outputs[0], [op.run(layer) for layer in labels.layers], labels.heads)
+    _label(op, op.outputs[0], labels.layers, labels.heads)
 
 
 @register_rule(aten.squeeze, aten.select, aten.unbind, aten.diagonal, aten.narrow)
@@ -69,15 +84,20 @@ def _turn(op: Operation) -> None:
 @register_rule(aten.split, aten.split_with_sizes, aten.unsafe_split, aten.unsafe_split_with_sizes)
 def _split(op: Operation) -> None:
     """Equal parts stay equal: they keep the same positions. Unequal ones are chosen from one by one."""
-    op.tracer.size(op.args[0])
-    _move(op, search=False)
-    dim = op.argument(2, "dim", 0) % op.args[0].dim()
+    tensor = op.args[0]
+    dim = op.argument(2, "dim", 0) % tensor.dim()
+    labels, start = op.labels(tensor), 0
+    op.tracer.size(tensor)
+    for output in op.outputs:
+        size = output.shape[dim]
+        _label(op, output, [layer.narrow(dim, start, size) for layer in labels.layers], labels.heads)
+        start += size
     parts = [along(op.labels(output).layers, dim) for output in op.outputs]
     equal = len({output.shape for output in op.outputs}) == 1
     for layers in parts:
         for first, layer in zip(parts[0], layers, strict=False):
             if equal and first.shape == layer.shape:
-                op.variables.join(first, layer)
+                op.variables.join(first.array, layer.array)
         op.tracer.pieces.extend(layers)
 
 
@@ -88,15 +108,17 @@ def _slice(op: Operation) -> None:
     # What begins at a number of the code's own (``x[:, self.width:]``) has a size that says nothing of that number: the
     # channels before it do.
     before = start if start > 0 and start + output.shape[dim] == tensor.shape[dim] else 0
-    _move(op, search=False, sized=not before)
+    if start >= 0 and op.argument(4, "step", 1) == 1:
+        labels = op.labels(tensor)
+        parts = [layer.narrow(dim, start, output.shape[dim]) for layer in labels.layers]
+        _label(op, output, parts, labels.heads, sized=not before)
+    else:
+        _move(op, search=False, sized=not before)
     if before:
-        op.tracer.size(op.operator(tensor, dim, 0, before), _first_part(op.labels(tensor).layers, dim, before))
+        layers = [layer.narrow(dim, 0, before) for layer in op.labels(tensor).layers]
+        op.tracer.size(op.operator(tensor, dim, 0, before), layers)
     if output.shape != tensor.shape:
         op.tracer.pieces.extend(along(op.labels(output).layers, dim))
-
-
-def _first_part(layers: Sequence[Tensor], dim: int, size: int) -> list[Tensor]:
-    return [layer.narrow(dim, 0, size) if layer.shape[dim] > 1 else layer for layer in layers]
 
 
 @register_rule(aten.view, aten._unsafe_view, aten.reshape)
@@ -107,11 +129,11 @@ def _reshape(op: Operation) -> None:
     layers = []
     for layer in labels.layers:
         found = reshaped(layer, tensor.shape, size)
-        if len(varying(found)) > len(varying(layer)):
-            found = compact(found, search=True)  # channels that an unfolding repeated are one again
-        if len(varying(found)) > len(varying(layer)):
+        if len(found.dims) > len(layer.dims):
+            found = searched(found.array)  # channels that an unfolding repeated are one again
+        if len(found.dims) > len(layer.dims):
             _divide(op, found)
-        elif labels.heads is not None and len(varying(found)) == 1 and tensor.dim() > len(size):
+        elif labels.heads is not None and len(found.dims) == 1 and tensor.dim() > len(size):
             join_heads_with_stream(op, found)
             merged = True
         layers.append(found)
@@ -120,34 +142,34 @@ def _reshape(op: Operation) -> None:
     op.label(op.outputs[0], layers, like=[tensor], heads=None if merged else labels.heads)
 
 
-def _divide(op: Operation, layer: Tensor) -> None:
+def _divide(op: Operation, layer: Layer) -> None:
     """Channels were divided into rows (heads, the sides of a shuffle): every row keeps the same positions."""
-    op.uniform(layer, varying(layer)[-1])
+    op.uniform(layer, layer.dims[-1])
 
 
 def _move(op: Operation, *, search: bool, sized: bool = True) -> None:
     tensor = op.args[0]
     labels = op.labels(tensor)
-    found: list[list[Tensor]] = [[] for _ in op.outputs]
+    found: list[list[Layer]] = [[] for _ in op.outputs]
     for layer in labels.layers:
-        moved = op.run(layer.expand(tensor.shape))
+        moved = op.run(layer)
         for layers, part in zip(found, [moved] if isinstance(moved, Tensor) else moved, strict=True):
             layers.append(compact(part, search=search))
     for output, layers in zip(op.outputs, found, strict=True):
         _label(op, output, layers, labels.heads, sized)
 
 
-def _label(op: Operation, output: Tensor, layers: Sequence[Tensor], heads: Tensor | None, sized: bool = True) -> None:
+def _label(op: Operation, output: Tensor, layers: Sequence[Layer], heads: Channels | None, sized: bool = True) -> None:
     kept = _without_single(op, layers)
     if sized:
         op.tracer.size(output, kept)
     op.label(output, kept, like=[op.args[0]], heads=heads)
 
 
-def _without_single(op: Operation, layers: Sequence[Tensor]) -> list[Tensor]:
+def _without_single(op: Operation, layers: Sequence[Layer]) -> list[Layer]:
     """A tensor that is one channel as a whole (``x[:, 0]``) was picked by its position: that channel is kept."""
-    op.pin([layer for layer in layers if layer.numel() == 1])
-    return [layer for layer in layers if layer.numel() > 1]
+    op.pin([layer for layer in layers if layer.size == 1])
+    return [layer for layer in layers if layer.size > 1]
 
 
 @register_rule(aten.cat)
@@ -162,23 +184,17 @@ def _cat(op: Operation) -> None:
         full = []
         for tensor, part in zip(tensors, parts, strict=True):
             others[dim] = tensor.shape[dim]
-            full.append(part.expand(others))
-        layers.append(compact(torch.cat(full, dim), search=True))
-    for layer in layers:
-        if len(varying(layer)) > 1 and dim in varying(layer):
+            full.append(part.expand(tuple(others)).array)
+        layers.append(searched(np.concatenate(full, dim)))
+    for index, layer in enumerate(layers):
+        if len(layer.dims) > 1 and dim in layer.dims:
             # Things of equal width one after another (a class token before its patches): the same positions of each.
-            op.uniform(layer, next(at for at in reversed(varying(layer)) if at != dim))
-    layers = [
-        _first_along(layer, dim) if len(varying(layer)) > 1 and dim in varying(layer) else layer for layer in layers
-    ]
+            op.uniform(layer, next(at for at in reversed(layer.dims) if at != dim))
+            layers[index] = layer.narrow(dim, 0, 1)
     op.label(op.outputs[0], _without_single(op, layers), like=tensors)
 
 
-def _first_along(layer: Tensor, dim: int) -> Tensor:
-    return layer.narrow(dim, 0, 1)
-
-
-def _aligned(op: Operation, tensors: Sequence[Tensor], dim: int) -> list[list[Tensor]]:
+def _aligned(op: Operation, tensors: Sequence[Tensor], dim: int) -> list[list[Layer]]:
     """For each layer of the result one layer of every source; a source without such a layer is kept there."""
     ndim = tensors[0].dim()
     keys: list[bool] = []
@@ -199,7 +215,7 @@ def _aligned(op: Operation, tensors: Sequence[Tensor], dim: int) -> list[list[Te
                 row.append(own_layers[index] if index < len(own_layers) else None)
             # A tensor of one value takes whatever size its neighbours have; any other without a layer is always kept.
             known = next(part for part in row if part is not None)
-            kept = torch.full([1] * ndim, PINNED)
+            kept = pinned((1,) * ndim)
             rows.append(
                 [
                     part if part is not None else known if op.labels(tensor).uniform and not key else kept
@@ -215,11 +231,10 @@ def _stack(op: Operation) -> None:
     dim = op.argument(1, "dim", 0) % ndim
     layers = []
     for parts in _aligned(op, tensors, ndim):
-        shape = [max(part.shape[at] for part in parts) for at in range(ndim - 1)]
-        widest = max(parts, key=Tensor.numel)
+        widest = max(parts, key=lambda part: part.size)
         for part in parts:
-            op.variables.join(widest.expand(shape), part.expand(shape))
-        layers.append(widest.unsqueeze(dim))
+            op.variables.join(widest.array, part.array)
+        layers.append(widest.reshape((*widest.shape[:dim], 1, *widest.shape[dim:])))
     op.label(op.outputs[0], _without_single(op, layers), like=tensors)
 
 
@@ -234,7 +249,7 @@ def _pad(op: Operation) -> None:
         for index in range(0, len(amounts), 2):
             if layer.shape[tensor.dim() - 1 - index // 2] > 1:
                 pairs[index : index + 2] = amounts[index : index + 2]
-        layers.append(torch.constant_pad_nd(layer, pairs, PINNED))
+        layers.append(compact(torch.constant_pad_nd(torch.from_numpy(layer.array), pairs, PINNED), search=False))
     op.label(output, layers, like=[tensor])
 
 

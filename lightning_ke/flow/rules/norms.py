@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import along, place, varying
+from lightning_ke.flow.labels import Layer, along, place
 from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.sites import Groups
 
@@ -56,15 +56,15 @@ def _group_norm(op: Operation) -> None:
     for parameter in (weight, bias):
         op.follow(parameter, variables)
     if variables is not None and groups > 1:
-        op.tracer.groups.append(Groups(op.tracer.module, variables.view(groups, -1), None, None))
+        op.tracer.groups.append(Groups(op.tracer.module, groups, variables, None, None))
     for dim in range(2, tensor.dim()):
         op.pin(along(op.labels(tensor).layers, dim))
     op.label(op.outputs[0], op.labels(tensor).layers, like=[tensor])
 
 
 def _through_weight(
-    op: Operation, layers: tuple[Tensor, ...], dim: int, weight: Tensor | None, bias: Tensor | None
-) -> tuple[Tensor, ...]:
+    op: Operation, layers: tuple[Layer, ...], dim: int, weight: Tensor | None, bias: Tensor | None
+) -> tuple[Layer, ...]:
     """The weight is where a factor on the result can be put, so its variables flow on."""
     own = () if weight is None else op.labels(weight).layers
     if not own or weight is None:
@@ -73,7 +73,10 @@ def _through_weight(
         op.accompany(bias, weight)
     if len(own) > 1 or not op.labels(weight).weight:
         return layers
-    through = own[0].reshape(-1)
+    through = own[0].flat
     return tuple(
-        place(through, dim, layer.dim()).expand(layer.shape) if varying(layer)[-1] == dim else layer for layer in layers
+        [
+            place(through, dim, len(layer.shape)).expand(layer.shape) if layer.dims[-1] == dim else layer
+            for layer in layers
+        ]
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import along, place, varying
+from lightning_ke.flow.labels import Layer, along, place
 from lightning_ke.flow.registry import Operation, register_rule
+from lightning_ke.flow.variables import as_array, as_rows
 
 aten = torch.ops.aten
 
@@ -64,10 +66,10 @@ def _resize(op: Operation, spatial: int) -> None:
     first = tensor.dim() - spatial
     kept = []
     for layer in layers:
-        if all(dim < first for dim in varying(layer)):
+        if all(dim < first for dim in layer.dims):
             kept.append(layer)
         elif layer.shape[first - 1] > 1:
-            kept.append(place(op.uniform(layer, first - 1), first - 1, layer.dim()))
+            kept.append(place(op.uniform(layer, first - 1), first - 1, tensor.dim()))
         else:
             op.pin([layer])
     for output in op.outputs:
@@ -102,12 +104,12 @@ def _reduce_along(op: Operation, dims: int | list[int] | None) -> None:
         for layer in op.labels(tensor).layers:
             rest = _reduce_layer(op, layer, reduced)
             if rest is not None:
-                layers.append(rest if output.dim() == tensor.dim() else rest.squeeze(tuple(reduced)))
+                layers.append(rest if output.dim() == tensor.dim() else rest.without(reduced))
         op.label(output, layers, like=[tensor])
 
 
-def _reduce_layer(op: Operation, layer: Tensor, reduced: list[int]) -> Tensor | None:
-    dims = varying(layer)
+def _reduce_layer(op: Operation, layer: Layer, reduced: list[int]) -> Layer | None:
+    dims = layer.dims
     taken = [dim for dim in dims if dim in reduced]
     if not taken:
         return layer
@@ -115,7 +117,7 @@ def _reduce_layer(op: Operation, layer: Tensor, reduced: list[int]) -> Tensor | 
         return None
     # (head, channel) reduced along one of both: each head keeps the same share.
     variables = op.uniform(layer, dims[-1])
-    return None if dims[-1] in taken else place(variables, dims[-1], layer.dim())
+    return None if dims[-1] in taken else place(variables, dims[-1], len(layer.shape))
 
 
 @register_rule(aten._softmax, getattr(aten, "_safe_softmax", aten._softmax), aten._log_softmax)
@@ -135,11 +137,12 @@ def _ordered(op: Operation) -> None:
     if dim is None:
         op.pin(layers)
         return
-    op.pin(along(layers, dim % tensor.dim()))
+    dim %= tensor.dim()
+    op.pin(along(layers, dim))
     for output in op.outputs:
-        kept = [layer for layer in layers if layer.shape[dim % tensor.dim()] == 1]
+        kept = [layer for layer in layers if layer.shape[dim] == 1]
         same = output.dim() == tensor.dim()
-        op.label(output, [layer if same else layer.squeeze(dim) for layer in kept], like=[tensor])
+        op.label(output, [layer if same else layer.without([dim]) for layer in kept], like=[tensor])
 
 
 @register_rule(aten.im2col)
@@ -147,7 +150,7 @@ def _im2col(op: Operation) -> None:
     tensor, kernel = op.args[0], op.args[1]
     variables = op.channels(tensor, 1)
     op.pin(layer for dim in (2, 3) for layer in along(op.labels(tensor).layers, dim))
-    repeated = None if variables is None else variables.repeat_interleave(kernel[0] * kernel[1])
+    repeated = None if variables is None else np.repeat(as_array(variables), kernel[0] * kernel[1])
     op.label(op.outputs[0], op.spread(repeated, 1, op.outputs[0]), like=[tensor])
 
 
@@ -156,7 +159,7 @@ def _col2im(op: Operation) -> None:
     tensor, kernel = op.args[0], op.args[2]
     variables = op.channels(tensor, 1)
     if variables is not None:
-        each = variables.view(-1, kernel[0] * kernel[1])
+        each = as_rows(variables, len(variables) // (kernel[0] * kernel[1]))
         op.variables.join(each, each[:, :1])
         variables = each[:, 0]
     op.label(op.outputs[0], op.spread(variables, 1, op.outputs[0]), like=[tensor])
