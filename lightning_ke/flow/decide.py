@@ -140,8 +140,9 @@ def decide(
         free = units[(units != pinned) & ~decided[units]]
         decided[free] = True
         # What the network slices apart again is chosen from part by part: the first of each, not all of the first.
-        for own in _distinct(part[free]):
-            units = free[part[free] == own]
+        own = part[free]
+        for mark in _distinct(own):
+            units = free[own == mark]
             if strength is not None:
                 units = units[np.argsort(-strength[units], kind="stable")]
             keep = min(_rounded(math.ceil(rate * len(units)), width, round_to), len(units))
@@ -166,7 +167,7 @@ def _parts(pieces: Sequence[Layer], roots: NDArray[np.int32]) -> NDArray[np.int6
     # Every slice adds its own random number to what lies in it: equal sums are equal sets of slices.
     marks = torch.randint(2**62, (len(pieces),), generator=torch.Generator().manual_seed(0)).numpy()
     for piece, mark in zip(pieces, marks, strict=True):
-        part[_distinct(read(roots, piece.flat))] += mark
+        part[read(roots, piece.flat)] += mark
     return part
 
 
@@ -174,6 +175,8 @@ def _distinct(values: NDArray[Any]) -> NDArray[Any]:
     """The distinct values in the order of their first appearance."""
     if bool((values[1:] > values[:-1]).all()):
         return values
+    if bool((values == values[0]).all()):
+        return values[:1]
     first = np.unique(values, return_index=True)[1]
     return values[np.sort(first)]
 

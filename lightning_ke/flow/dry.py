@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_ke.flow.shapes import META, SHAPES
+from lightning_ke.flow.shapes import META, SHAPES, ShapeFunction
 
 aten = torch.ops.aten
 
@@ -35,23 +35,37 @@ def tensors(values: Iterable[Any]) -> list[Tensor]:
     return found
 
 
-def run(
-    func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], entering: Sequence[Tensor] | None = None
-) -> Any:
+def run(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Run an operation; on meta tensors by the shortest way to its output shape.
 
     Args:
         func: The operator.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
-        entering: The tensors among its arguments, for whoever has found them already.
     """
-    found = tensors((args, tuple(kwargs.values()))) if entering is None else entering
-    dry = [tensor.is_meta for tensor in found]
-    if any(dry):
-        if not all(dry):
+    return run_known(func, args, kwargs, tensors((args, tuple(kwargs.values()))), SHAPES.get(func))
+
+
+def run_known(
+    func: torch._ops.OpOverload,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    entering: Sequence[Tensor],
+    shape: ShapeFunction | None,
+) -> Any:
+    """Run an operation as `run` does, for whoever has looked up already what it takes.
+
+    Args:
+        func: The operator.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        entering: The tensors among its arguments.
+        shape: Its shape function, if it has one.
+    """
+    dry = [tensor.is_meta for tensor in entering]
+    if True in dry:
+        if False in dry:
             args, kwargs = _to_meta(args, kwargs)
-        shape = SHAPES.get(func)
         result = None if shape is None else shape(args, kwargs)
         if result is not None:
             return result

@@ -187,10 +187,12 @@ def searched(entries: NDArray[np.int32]) -> Layer:
     Args:
         entries: Array of variables.
     """
-    for dim in range(entries.ndim):
-        if entries.shape[dim] > 1:
-            first = entries[(slice(None),) * dim + (slice(0, 1),)]
-            if bool((entries == first).all()):
+    for dim, size in enumerate(entries.shape):
+        if size > 1:
+            before = (slice(None),) * dim
+            first = entries[(*before, slice(0, 1))]
+            # The last position is asked first, because it nearly always answers.
+            if first.item(0) == entries[(*before, size - 1)].item(0) and bool((entries == first).all()):
                 entries = first
     return _layer(entries)
 
@@ -264,10 +266,10 @@ def distinct_rows(rows: NDArray[np.int32]) -> NDArray[np.int32]:
     if len(rows) == 1:
         return rows
     heads = rows[:, 0]
-    first, inverse = np.unique(heads, return_index=True, return_inverse=True)[1:]
-    if len(first) == len(heads) or not bool((rows[first[inverse]] == rows).all()):
+    if len(set(heads.tolist())) == len(heads):
         return rows
-    return rows[np.sort(first)]
+    first, inverse = np.unique(heads, return_index=True, return_inverse=True)[1:]
+    return rows[np.sort(first)] if bool((rows[first[inverse]] == rows).all()) else rows
 
 
 def loosened(before: Tensor, after: Tensor) -> frozenset[int]:

@@ -62,30 +62,40 @@ def shortest_forward(module: nn.Module, mode: OperationMode) -> Forward:
 
 
 def _convolution(module: Any, mode: OperationMode) -> Callable[[Tensor], Any] | None:
-    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+    if module.padding_mode != "zeros" or isinstance(module.padding, str) or not _holds_parameters(module):
         return None
-    dims, operator = _CONVOLUTIONS[type(module)], aten.convolution.default
+    dims, operator, held = _CONVOLUTIONS[type(module)], aten.convolution.default, module._parameters
     none = [0] * (dims - 2)
     options = (list(module.stride), list(module.padding), list(module.dilation), False, none, module.groups)
 
     def direct(tensor: Tensor) -> Any:
         if tensor.dim() != dims:
             return None
-        return mode.operate(operator, (tensor, module.weight, module.bias, *options), {})
+        return mode.operate(operator, (tensor, held["weight"], held["bias"], *options), {})
 
     return direct
 
 
-def _batch_norm(module: Any, mode: OperationMode) -> Callable[[Tensor], Any]:
+def _batch_norm(module: Any, mode: OperationMode) -> Callable[[Tensor], Any] | None:
+    if not _holds_parameters(module):
+        return None
     dims, operator = _NORMS[type(module)], aten.native_batch_norm.default
+    held, statistics = module._parameters, module._buffers
+    options = (False, module.momentum or 0.0, module.eps)
 
     def direct(tensor: Tensor) -> Any:
-        if module.training or module.running_mean is None or tensor.dim() not in dims:
+        mean = statistics["running_mean"]
+        if module.training or mean is None or tensor.dim() not in dims:
             return None
-        statistics = (module.running_mean, module.running_var, False, module.momentum or 0.0, module.eps)
-        return mode.operate(operator, (tensor, module.weight, module.bias, *statistics), {})[0]
+        arguments = (tensor, held["weight"], held["bias"], mean, statistics["running_var"], *options)
+        return mode.operate(operator, arguments, {})[0]
 
     return direct
+
+
+def _holds_parameters(module: nn.Module) -> bool:
+    """Whether a layer's weight and bias are parameters (or None): pruning puts other tensors in their place."""
+    return "weight" in module._parameters and "bias" in module._parameters
 
 
 def _activation(module: Any, mode: OperationMode) -> Callable[[Tensor], Any]:

@@ -21,6 +21,7 @@ Operator = torch._ops.OpOverload | torch._ops.OpOverloadPacket
 Rule = Callable[["Operation"], None]
 
 _RULES: dict[str, Rule] = {}
+_NONE: frozenset[int] = frozenset()
 
 
 class FlowError(RuntimeError):
@@ -135,7 +136,7 @@ class Operation:
             if not labels.weight:
                 weight = fixed = False
                 break
-        self.tracer.label(output, Labels(tuple(layers), weight=weight, fixed=fixed, heads=heads))
+        self.tracer.label(output, Labels(tuple(layers), False, weight, fixed, _NONE, heads))
 
     def run(self, layer: Layer) -> Any:
         """Apply the operation itself to the variables of all positions of its first argument.

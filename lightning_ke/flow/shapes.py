@@ -51,6 +51,13 @@ def _alike(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     return None if kwargs.get("memory_format") is not None else same(args[0])
 
 
+def _clone(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    layout = kwargs.get("memory_format")
+    if layout is torch.contiguous_format:
+        return empty(args[0], args[0].shape)
+    return None if layout is not None else same(args[0])
+
+
 def _alike_in_place(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
     return args[0]  # type: ignore[no-any-return]  # an operator's arguments are untyped
 
@@ -233,7 +240,7 @@ SHAPES: dict[torch._ops.OpOverload, ShapeFunction] = {
     aten.hardswish.default: _alike,
     aten.hardsigmoid.default: _alike,
     aten.leaky_relu.default: _alike,
-    aten.clone.default: _alike,
+    aten.clone.default: _clone,
     **dict.fromkeys((packet.default for packet in _IN_PLACE), _alike_in_place),
     aten.hardsigmoid_.default: _alike_in_place,
     aten.leaky_relu_.default: _alike_in_place,

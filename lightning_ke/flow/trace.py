@@ -112,14 +112,15 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
     network = private_copy(naming.unwrap(model), convert)
     tracer = Tracer(Variables())
     modules = dict(naming.named_modules(network))
-    leaves = label_leaves(tracer, modules, target)
     parameters = dict(naming.own_parameters(modules.items()))
-    buffers = dict(naming.own_buffers(modules.items()))
+    held = {**parameters, **dict(naming.own_buffers(modules.items()))}
+    leaves = label_leaves(tracer, held, target)
 
     def reached(name: str) -> bool:
         return id(parameters[name]) in tracer.reached
 
-    network.eval()
+    if any(module.training for module in modules.values()):
+        network.eval()
     run_calls(tracer, modules, calls, convert)
     scalars = list(tracer.scalars)
     unreached = [name for name in parameters if not reached(name)]
@@ -142,7 +143,7 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
                 tracer.variables.pin(dim)
     return Trace(
         tracer.variables,
-        {name: tuple(tensor.shape) for name, tensor in (*parameters.items(), *buffers.items())},
+        {name: tensor.shape for name, tensor in held.items()},
         leaves,
         tracer.producers,
         tracer.groups,
@@ -155,21 +156,19 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
     )
 
 
-def label_leaves(
-    tracer: Tracer, modules: Mapping[str, nn.Module], target: str | None
-) -> dict[str, tuple[range | None, ...]]:
+def label_leaves(tracer: Tracer, held: Mapping[str, Tensor], target: str | None) -> dict[str, tuple[range | None, ...]]:
     """Give every dimension of every parameter and buffer its own variables.
 
     Args:
         tracer: The trace that begins.
-        modules: The modules of the private copy that it will run, by canonical name.
+        held: The parameters and buffers of the private copy that it will run, by canonical name.
         target: Canonical name of the submodule to which cutting is limited.
 
     Returns:
         For each tensor its variables per dimension, None along a dimension that is always kept.
     """
     leaves: dict[str, tuple[range | None, ...]] = {}
-    for name, tensor in (*naming.own_parameters(modules.items()), *naming.own_buffers(modules.items())):
+    for name, tensor in held.items():
         inside, shape = naming.is_below(name, target), tensor.shape
         dims = leaves[name] = tuple([tracer.variables.new(size) if inside and size > 1 else None for size in shape])
         layers = tuple([place(dim, at, len(shape)) for at, dim in enumerate(dims) if dim is not None])

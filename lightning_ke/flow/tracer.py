@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from lightning_ke.flow import rules as rules  # fills the table of rules
-from lightning_ke.flow.dry import run, tensors
+from lightning_ke.flow.dry import run_known, tensors
 from lightning_ke.flow.labels import Labels, Layer, loosened
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.flow.registry import FlowError, Operation, Rule, find_rule
 from lightning_ke.flow.rules.elementwise import elementwise, is_elementwise
+from lightning_ke.flow.shapes import SHAPES, ShapeFunction
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.variables import Channels, Variables
 from lightning_ke.flow.views import View, is_view, written
@@ -54,10 +55,20 @@ _NOTHING, _SPREADING = Labels(), Labels(uniform=True)
 _UNLABELLED = (None, _NOTHING)
 
 
-class _Kind(NamedTuple):
-    """What a trace asks of an operator at each of its operations."""
+class Kind(NamedTuple):
+    """What a trace asks of an operator at each of its operations; looked up once, because torch hashes them slowly.
+
+    Args:
+        rule: How channels flow through it.
+        shape: How the shape of its result is computed by the shortest way.
+        uniform: Whether it fills a tensor with one value.
+        scaling: Whether it multiplies, perhaps by a number.
+        view: Whether its results share their memory with its first argument.
+        writes: Whether it changes an argument in place.
+    """
 
     rule: Rule | None
+    shape: ShapeFunction | None
     uniform: bool
     scaling: bool
     view: bool
@@ -84,7 +95,7 @@ class Tracer(OperationMode):
         self.scalars: list[tuple[torch._ops.OpOverload, float, tuple[Layer, ...]]] = []
         self.modules: list[tuple[str, tuple[Any, ...]]] = []
         self.reached: set[int] = set()
-        self._kinds: dict[int, _Kind] = {}  # by identity: torch hashes operators in Python
+        self._kinds: dict[int, Kind] = {}  # by identity
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tracer:
         """Tensors know their tracer; code that copies one means the tensor alone."""
@@ -142,13 +153,13 @@ class Tracer(OperationMode):
 
     def operate(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """See `OperationMode`."""
+        kind = self._kinds.get(id(func)) or self._kind(func)
         entering = tensors(args)
         if kwargs:
             entering += tensors(kwargs.values())
-        result = self.execute(func, args, kwargs, entering)
+        result = self.execute(func, args, kwargs, entering, kind)
         outputs = [result] if isinstance(result, Tensor) else tensors((result,))
         if outputs:
-            kind = self._kinds.get(id(func)) or self._kind(func)
             self._follow(kind, Operation(func, args, kwargs, outputs, self), entering)
             if kind.scaling and not isinstance(args[1], Tensor):
                 self.scalars.append((func, float(args[1]), self.labels(outputs[0]).layers))
@@ -160,10 +171,10 @@ class Tracer(OperationMode):
             self.finish(func, args, kwargs, outputs)
         return result
 
-    def _kind(self, func: torch._ops.OpOverload) -> _Kind:
+    def _kind(self, func: torch._ops.OpOverload) -> Kind:
         rule = find_rule(func) or (elementwise if is_elementwise(func) else None)
-        kind = _Kind(rule, func in _UNIFORM, func in SCALINGS, is_view(func), func._schema.is_mutable)
-        self._kinds[id(func)] = kind
+        traits = func in _UNIFORM, func in SCALINGS, is_view(func), func._schema.is_mutable
+        kind = self._kinds[id(func)] = Kind(rule, SHAPES.get(func), *traits)
         return kind
 
     def finish(
@@ -179,7 +190,12 @@ class Tracer(OperationMode):
         """
 
     def execute(
-        self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], entering: Sequence[Tensor]
+        self,
+        func: torch._ops.OpOverload,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        entering: Sequence[Tensor],
+        kind: Kind,
     ) -> Any:
         """Run an operation.
 
@@ -188,10 +204,11 @@ class Tracer(OperationMode):
             args: Its positional arguments.
             kwargs: Its keyword arguments.
             entering: The tensors among its arguments.
+            kind: What is known of the operator.
         """
-        return run(func, args, kwargs, entering)
+        return run_known(func, args, kwargs, entering, kind.shape)
 
-    def _follow(self, kind: _Kind, op: Operation, entering: Sequence[Tensor]) -> None:
+    def _follow(self, kind: Kind, op: Operation, entering: Sequence[Tensor]) -> None:
         if not entering:
             for output in op.outputs:
                 self.label(output, _SPREADING if kind.uniform else _NOTHING)
@@ -209,7 +226,7 @@ class Tracer(OperationMode):
             )
         kind.rule(op)
 
-    def _label_whole(self, kind: _Kind, op: Operation, known: Sequence[Labels]) -> None:
+    def _label_whole(self, kind: Kind, op: Operation, known: Sequence[Labels]) -> None:
         """Label the outputs of an operation that no channels enter."""
         labels = Labels(
             uniform=kind.uniform or (bool(known) and all(labels.uniform for labels in known)),

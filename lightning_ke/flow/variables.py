@@ -20,7 +20,7 @@ Channels: TypeAlias = "range | NDArray[np.int32]"
 #: The variable of everything that is always kept: network inputs, final outputs, what lies outside `target`.
 PINNED = 0
 
-_PINNED = np.array(PINNED, dtype=np.int32)
+_PINNED = range(PINNED, PINNED + 1)
 
 
 def as_array(channels: Channels) -> NDArray[np.int32]:
@@ -68,7 +68,7 @@ class _Join(NamedTuple):
 
     Args:
         left: Variables of shape (size,).
-        right: Variables of shape (size,).
+        right: Variables of shape (size,), or the one for what is always kept.
         defined: True if the left side is a whole run that the right side defines.
     """
 
@@ -91,11 +91,10 @@ class Variables:
 
     def __init__(self) -> None:
         self.count = 1
-        #: Size of each run that `new` returned, by its first variable.
-        self._runs: dict[int, int] = {}
+        #: Size of each run that `new` returned and that has no definition yet, by its first variable.
+        self._undefined: dict[int, int] = {}
         #: Every join in turn.
         self._joins: list[_Join] = []
-        self._defined: set[int] = set()
         self._solved: NDArray[np.int32] | None = None
 
     def new(self, size: int) -> range:
@@ -104,11 +103,11 @@ class Variables:
         Args:
             size: How many.
         """
-        run = range(self.count, self.count + size)
-        self._runs[self.count] = size
-        self.count += size
+        first = self.count
+        self.count = last = first + size
+        self._undefined[first] = size
         self._solved = None
-        return run
+        return range(first, last)
 
     def join(self, left: Channels, right: Channels) -> None:
         """Let each pair of variables share its fate.
@@ -119,19 +118,12 @@ class Variables:
         """
         if left is right:
             return
-        if _shape(left) != _shape(right):
-            left, right = np.broadcast_arrays(as_array(left), as_array(right))
-        left, right = _flat(left), _flat(right)
-        if type(left) is type(right) is range and left == right:
+        if not (type(left) is type(right) is range and len(left) == len(right)):
+            left, right = _paired(left, right)
+        elif left == right:
             return
         self._solved = None
-        if self._defines(right, left):
-            self._defined.add(left[0])
-            self._joins.append(_Join(left, right, True))
-        elif self._defines(left, right):
-            self._defined.add(right[0])
-            self._joins.append(_Join(right, left, True))
-        else:
+        if not (self._define(left, right) or self._define(right, left)):
             self._joins.append(_Join(left, right, False))
 
     def pin(self, channels: Channels) -> None:
@@ -140,8 +132,10 @@ class Variables:
         Args:
             channels: Variables of any shape.
         """
-        flat = channels if isinstance(channels, range) else channels.reshape(-1)
-        self.join(flat, np.ndarray((len(flat),), np.int32, buffer=_PINNED, strides=(0,)))
+        self._solved = None
+        flat = _flat(channels)
+        if not self._define(flat, _PINNED):
+            self._joins.append(_Join(flat, _PINNED, False))
 
     def mark(self) -> int:
         """A point in time to which `forget_since` can return."""
@@ -153,7 +147,7 @@ class Variables:
         Args:
             mark: What `mark` returned.
         """
-        self._defined.difference_update(join.left[0] for join in self._joins[mark:] if join.defined)
+        self._undefined.update((join.left[0], len(join.left)) for join in self._joins[mark:] if join.defined)
         del self._joins[mark:]
         self._solved = None
 
@@ -167,15 +161,19 @@ class Variables:
             self._solved = self._solve()
         return self._solved
 
-    def _defines(self, channels: Channels, run: Channels) -> bool:
-        """Whether variables can define a run: it is whole, it has no other definition, and all of them are older.
+    def _define(self, run: Channels, channels: Channels) -> bool:
+        """Let variables define a run, if it is whole and has no definition and all of them are older.
 
         The last keeps definitions from going round in circles.
         """
-        if type(run) is not range or self._runs.get(run.start) != len(run) or run.start in self._defined:
+        if type(run) is not range or self._undefined.get(run.start) != len(run):
             return False
         newest = channels.stop - 1 if isinstance(channels, range) else channels.max()
-        return bool(newest < run.start)
+        if newest >= run.start:
+            return False
+        del self._undefined[run.start]
+        self._joins.append(_Join(run, channels, True))
+        return True
 
     def _solve(self) -> NDArray[np.int32]:
         roots = np.arange(self.count, dtype=np.int32)
@@ -185,12 +183,20 @@ class Variables:
         pairs = [(read(roots, join.left), read(roots, join.right)) for join in self._joins if not join.defined]
         if not pairs:
             return roots
-        lefts, rights = zip(*pairs, strict=True)
-        return _parents(self.count, np.concatenate(lefts), np.concatenate(rights))[roots]
+        left = np.concatenate([one for one, _ in pairs])
+        right = np.concatenate([np.broadcast_to(other, one.shape) for one, other in pairs])
+        return _parents(self.count, left, right)[roots]
 
 
 def _begin(join: _Join) -> int:
     return int(join.left[0])
+
+
+def _paired(left: Channels, right: Channels) -> tuple[Channels, Channels]:
+    """Both sides of a join in one dimension and of one size."""
+    if _shape(left) != _shape(right):
+        left, right = np.broadcast_arrays(as_array(left), as_array(right))
+    return _flat(left), _flat(right)
 
 
 def _shape(channels: Channels) -> tuple[int, ...]:

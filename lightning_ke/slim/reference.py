@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lightning_ke import naming
 from lightning_ke.flow.dry import tensors
 from lightning_ke.flow.trace import label_leaves
-from lightning_ke.flow.tracer import Tracer
+from lightning_ke.flow.tracer import Kind, Tracer
 from lightning_ke.flow.variables import Variables, write
 from lightning_ke.slim.double import raise_precision
 from lightning_ke.structure import Structure
@@ -64,7 +64,8 @@ class Reference(Tracer):
 
     def __init__(self, dense: nn.Module, structure: Structure) -> None:
         super().__init__(Variables())
-        leaves = label_leaves(self, dict(naming.named_modules(dense)), None)
+        held = dict(naming.named_parameters(dense)), dict(naming.named_buffers(dense))
+        leaves = label_leaves(self, {**held[0], **held[1]}, None)
         self._kept = np.ones(self.variables.count, dtype=np.bool_)
         for name, dims in leaves.items():
             cut = structure.cuts.get(name)
@@ -73,7 +74,12 @@ class Reference(Tracer):
                     write(self._kept, variables, structure.axes[cut.axes[dim]].member.cpu().numpy())
 
     def execute(
-        self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], entering: Sequence[Tensor]
+        self,
+        func: torch._ops.OpOverload,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        entering: Sequence[Tensor],
+        kind: Kind,
     ) -> Any:
         """Run an operation in double precision.
 
@@ -82,6 +88,7 @@ class Reference(Tracer):
             args: Its positional arguments.
             kwargs: Its keyword arguments.
             entering: The tensors among its arguments.
+            kind: What is known of the operator.
         """
         return func(*args, **raise_precision(kwargs))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ def _convolution(op: Operation) -> None:
         op.accompany(bias, weight)
     if leaving is not None and not (groups > 1 and op.labels(weight).fixed):
         op.produce(leaving, weight, entering)
-    batch = [layer for layer in op.labels(tensor).layers if 1 < layer.shape[0] == layer.size]
+    batch = [layer for layer in op.labels(tensor).layers if layer.dims == (0,)]
     op.label(output, [*batch, *beside, *op.spread(leaving, 1, output)], like=[tensor, weight])
 
 
@@ -44,7 +45,7 @@ def _beside(op: Operation, tensor: Tensor, weight: Tensor) -> list[Layer]:
     """Channels along the spatial dimensions: a kernel that is wider than one entry would mix them, so they are kept."""
     layers = (*op.labels(tensor).layers, *op.labels(weight).layers)
     found = [layer for layer in layers if layer.shape[1] == 1 and layer.size > layer.shape[0]]
-    if found and (weight[0, 0].numel() > 1 or op.outputs[0].shape[2:] != tensor.shape[2:]):
+    if found and (math.prod(weight.shape[2:]) > 1 or op.outputs[0].shape[2:] != tensor.shape[2:]):
         op.pin(found)
         return []
     return found

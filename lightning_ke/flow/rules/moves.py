@@ -96,7 +96,7 @@ def _split(op: Operation) -> None:
     equal = len({output.shape for output in op.outputs}) == 1
     for layers in parts:
         for first, layer in zip(parts[0], layers, strict=False):
-            if equal and first.shape == layer.shape:
+            if equal and first is not layer and first.shape == layer.shape:
                 op.variables.join(first.array, layer.array)
         op.tracer.pieces.extend(layers)
 
