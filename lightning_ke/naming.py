@@ -168,9 +168,11 @@ def own_buffers(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str,
 
 
 def _walk(module: nn.Module, name: str, found: dict[int, tuple[str, nn.Module]]) -> None:
-    module = unwrap(module)
+    if not _PERHAPS_WRAPPED.isdisjoint(module._modules):
+        module = unwrap(module)
     if id(module) not in found:
         found[id(module)] = name, module
+        prefix = f"{name}." if name else ""
         for child_name, child in module._modules.items():
             if child is not None:
-                _walk(child, f"{name}.{child_name}" if name else child_name, found)
+                _walk(child, prefix + child_name, found)

@@ -94,9 +94,9 @@ def _changes(sizes: Sequence[Size], kept: NDArray[np.bool_]) -> dict[tuple[str, 
         if slim is None:
             continue
         seen = changes.setdefault((size.module, size.end), {})
-        for dim, (before, after) in enumerate(zip(size.shape, slim, strict=True)):
-            if any(layer.shape[dim] > 1 for layer in size.layers):
-                seen.setdefault(before, set()).add(after)
+        for layer in size.layers:
+            for dim in layer.dims:
+                seen.setdefault(size.shape[dim], set()).add(slim[dim])
     return changes
 
 

@@ -69,7 +69,7 @@ def _copy_plain(module: nn.Module, memo: dict[int, Any]) -> Iterator[tuple[dict[
     for name, value in vars(module).items():
         kind = type(value)
         own[name] = value
-        if kind in _ATOMIC:
+        if kind in _ATOMIC or (kind is tuple and _ATOMIC.issuperset(map(type, value))):
             continue
         if name in _OF_EVERY_MODULE and not value:  # no two modules share these
             own[name] = kind()

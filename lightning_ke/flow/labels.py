@@ -190,9 +190,9 @@ def searched(entries: NDArray[np.int32]) -> Layer:
     for dim, size in enumerate(entries.shape):
         if size > 1:
             before = (slice(None),) * dim
-            first = entries[(*before, slice(0, 1))]
+            first = entries[before + (slice(0, 1),)]  # noqa: RUF005  # mypy takes unpacking for newer syntax
             # The last position is asked first, because it nearly always answers.
-            if first.item(0) == entries[(*before, size - 1)].item(0) and bool((entries == first).all()):
+            if first.item(0) == entries.take(-1, dim).item(0) and bool((entries == first).all()):
                 entries = first
     return _layer(entries)
 
@@ -230,8 +230,7 @@ def reshaped(layer: Layer, before: Sequence[int], after: Sequence[int]) -> Layer
         if isinstance(layer.entries, range) and max(shape) == layer.size:
             return layer.reshape(shape)
         entries = layer.array
-        if entries.flags.c_contiguous:
-            return _layer(entries.reshape(shape))
+        return _layer(entries.reshape(shape)) if entries.flags.c_contiguous else searched(entries.reshape(shape))
     full = torch.from_numpy(layer.array).expand(sizes)
     moved = full.reshape(moved_sizes)
     return compact(moved, search=moved.data_ptr() != full.data_ptr())

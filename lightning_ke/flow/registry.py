@@ -181,10 +181,11 @@ class Operation:
             layers: Layers of one tensor.
             dim: A dimension of it, not negative.
         """
-        found = None
+        found: Channels | None = None
         for layer in layers:
             if layer.shape[dim] > 1:
-                own = self.uniform(layer, dim)
+                entries = layer.entries
+                own = entries if isinstance(entries, range) else self.uniform(layer, dim)
                 if found is None:
                     found = own
                 else:

@@ -215,7 +215,7 @@ class Tracer(OperationMode):
             return
         known = [self.labels(tensor) for tensor in entering]
         self.reached.update(map(id, entering))
-        if kind.uniform or not any(labels.layers for labels in known):
+        if kind.uniform or not sum([len(labels.layers) for labels in known]):
             self._label_whole(kind, op, known)
             return
         if kind.rule is None:

@@ -8,7 +8,7 @@ copy instead of a search.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,18 +63,9 @@ def write(values: NDArray[Any], channels: Channels, value: Any) -> None:
     values[slice(channels.start, channels.stop) if isinstance(channels, range) else channels] = value
 
 
-class _Join(NamedTuple):
-    """Variables that share their fate, pair by pair.
-
-    Args:
-        left: Variables of shape (size,).
-        right: Variables of shape (size,), or the one for what is always kept.
-        defined: True if the left side is a whole run that the right side defines.
-    """
-
-    left: Channels
-    right: Channels
-    defined: bool
+#: Variables of shape (size,) that share their fate pair by pair, the right ones perhaps `_PINNED`; and whether the left
+#: ones are a whole run that the right ones define.
+_Join: TypeAlias = "tuple[Channels, Channels, bool]"
 
 
 class Variables:
@@ -124,7 +115,7 @@ class Variables:
             return
         self._solved = None
         if not (self._define(left, right) or self._define(right, left)):
-            self._joins.append(_Join(left, right, False))
+            self._joins.append((left, right, False))
 
     def pin(self, channels: Channels) -> None:
         """Let variables be kept whatever the rate.
@@ -135,7 +126,7 @@ class Variables:
         self._solved = None
         flat = _flat(channels)
         if not self._define(flat, _PINNED):
-            self._joins.append(_Join(flat, _PINNED, False))
+            self._joins.append((flat, _PINNED, False))
 
     def mark(self) -> int:
         """A point in time to which `forget_since` can return."""
@@ -147,7 +138,7 @@ class Variables:
         Args:
             mark: What `mark` returned.
         """
-        self._undefined.update((join.left[0], len(join.left)) for join in self._joins[mark:] if join.defined)
+        self._undefined.update((run[0], len(run)) for run, _, defined in self._joins[mark:] if defined)
         del self._joins[mark:]
         self._solved = None
 
@@ -172,15 +163,15 @@ class Variables:
         if newest >= run.start:
             return False
         del self._undefined[run.start]
-        self._joins.append(_Join(run, channels, True))
+        self._joins.append((run, channels, True))
         return True
 
     def _solve(self) -> NDArray[np.int32]:
         roots = np.arange(self.count, dtype=np.int32)
         # Only older variables define a run, so in this order everything is found in one pass.
-        for run, channels, _ in sorted((join for join in self._joins if join.defined), key=_begin):
+        for run, channels, _ in sorted((join for join in self._joins if join[2]), key=_begin):
             roots[run[0] : run[-1] + 1] = read(roots, channels)
-        pairs = [(read(roots, join.left), read(roots, join.right)) for join in self._joins if not join.defined]
+        pairs = [(read(roots, one), read(roots, other)) for one, other, defined in self._joins if not defined]
         if not pairs:
             return roots
         left = np.concatenate([one for one, _ in pairs])
@@ -189,7 +180,7 @@ class Variables:
 
 
 def _begin(join: _Join) -> int:
-    return int(join.left[0])
+    return int(join[0][0])
 
 
 def _paired(left: Channels, right: Channels) -> tuple[Channels, Channels]:

@@ -22,9 +22,9 @@ aten = torch.ops.aten
 def _convolution(op: Operation) -> None:
     tensor, weight, bias = op.args[0], op.args[1], op.argument(2, "bias")
     transposed, groups = op.args[6], op.args[8]
-    output = op.outputs[0]
-    beside = _beside(op, tensor, weight)
-    entering = op.channels(tensor, 1)
+    output, layers = op.outputs[0], op.labels(tensor).layers
+    beside = _beside(op, (*layers, *op.labels(weight).layers))
+    entering = op.along(layers, 1)
     if groups > 1:
         op.tracer.size(tensor)
         leaving = _grouped(op, tensor, weight, entering, groups, transposed)
@@ -37,15 +37,14 @@ def _convolution(op: Operation) -> None:
         op.accompany(bias, weight)
     if leaving is not None and not (groups > 1 and op.labels(weight).fixed):
         op.produce(leaving, weight, entering)
-    batch = [layer for layer in op.labels(tensor).layers if layer.dims == (0,)]
+    batch = [layer for layer in layers if layer.dims == (0,)]
     op.label(output, [*batch, *beside, *op.spread(leaving, 1, output)], like=[tensor, weight])
 
 
-def _beside(op: Operation, tensor: Tensor, weight: Tensor) -> list[Layer]:
+def _beside(op: Operation, layers: Sequence[Layer]) -> list[Layer]:
     """Channels along the spatial dimensions: a kernel that is wider than one entry would mix them, so they are kept."""
-    layers = (*op.labels(tensor).layers, *op.labels(weight).layers)
-    found = [layer for layer in layers if layer.shape[1] == 1 and layer.size > layer.shape[0]]
-    if found and (math.prod(weight.shape[2:]) > 1 or op.outputs[0].shape[2:] != tensor.shape[2:]):
+    found = [layer for layer in layers if layer.shape[1] == 1 and layer.dims not in ((), (0,))]
+    if found and (math.prod(op.args[1].shape[2:]) > 1 or op.outputs[0].shape[2:] != op.args[0].shape[2:]):
         op.pin(found)
         return []
     return found

@@ -24,7 +24,10 @@ def elementwise(op: Operation) -> None:
     """
     tensors = [arg for arg in (*op.args, *op.kwargs.values()) if isinstance(arg, Tensor)]
     if len(tensors) == len(op.outputs) == 1 and tensors[0].dim() == op.outputs[0].dim():
-        op.tracer.label(op.outputs[0], op.labels(tensors[0])._replace(uniform=False, loose=frozenset()))
+        labels = op.labels(tensors[0])
+        if labels.uniform or labels.loose:
+            labels = labels._replace(uniform=False, loose=frozenset())
+        op.tracer.label(op.outputs[0], labels)
         return
     heads = next((op.labels(t).heads for t in tensors if op.labels(t).heads is not None), None)
     for output in op.outputs:

@@ -23,11 +23,12 @@ aten = torch.ops.aten
 )
 def _batch_norm(op: Operation) -> None:
     tensor = op.args[0]
-    variables = op.channels(tensor, 1)
+    layers = op.labels(tensor).layers
+    variables = op.along(layers, 1)
     parameters = [parameter for parameter in op.args[1:5] if isinstance(parameter, Tensor)]
     for parameter in parameters:
         op.follow(parameter, variables)
-    layers = _through_weight(op, op.labels(tensor).layers, 1, op.args[1], op.args[2])
+    layers = _through_weight(op, layers, 1, op.args[1], op.args[2])
     op.label(op.outputs[0], layers, like=[tensor, *parameters])
 
 
