@@ -1,7 +1,7 @@
 """Channel flow: how the kernels of a split are found in any network.
 
 The identity of each channel flows through the network as data: one forward runs without data, and beside every tensor
-travels an integer tensor that says which channel variable each position belongs to.
+travel labels that say which channel variable each position belongs to.
 """
 
 from __future__ import annotations
