@@ -80,7 +80,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def slow(session: nox.Session) -> None:
     """Run the slow tests."""
-    python = shared(session, "test", "neighbours")
+    python = shared(session, "test", "neighbours", "benchmarks")
     run(session, python, "-m", "pytest", *PARALLEL, "-m", "slow", *session.posargs, OMP_NUM_THREADS="1")
 
 

@@ -2,9 +2,10 @@
 
 Usage: python -m benchmarks.accuracy pilot --data DIR --out DIR [--hours H] [--seeds 0 1 2] [--collect]
 
-`DIR` of `--data` holds `flowers-102` as torchvision lays it out. Stop it whenever you like and give the same command
-again: finished trainings are kept, a half-finished one goes on from its last checkpoint. Several such commands may run
-at once and share the work. What has finished is entered into `docs/results/trainings/SETTING.csv`; once that is
+`DIR` of `--data` holds `flowers-102` as torchvision lays it out, `eurosat` and `dogs-cats` as image folders (`train`,
+`val`, `test`, a folder for each class). Stop it whenever you like and give the same command again: finished trainings
+are kept, a half-finished one goes on from its last checkpoint. Several such commands may run at once and share the
+work. What has finished is entered into `docs/results/trainings/SETTING.csv`; once that is
 committed, another machine goes on from there.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from benchmarks.accuracy import page
 from benchmarks.accuracy.ledger import Ledger, of_study
 from benchmarks.accuracy.runner import run
+from benchmarks.accuracy.settings import SETTINGS
 from benchmarks.accuracy.studies import STUDIES
 
 
@@ -24,9 +26,9 @@ def main() -> None:
     """Run, collect, write."""
     parser = argparse.ArgumentParser(description="Measure accuracy against every honest control.")
     parser.add_argument("study", choices=sorted(STUDIES))
-    parser.add_argument("--data", required=True, help="folder that holds flowers-102")
+    parser.add_argument("--data", required=True, help="folder of the data sets")
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings, outside the repository")
-    parser.add_argument("--setting", choices=("small", "paper"), default="small")
+    parser.add_argument("--setting", choices=sorted(SETTINGS), default="", help="another than the study's own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--hours", type=float, default=float("inf"), help="begin no training later than this")
     parser.add_argument("--collect", action="store_true", help="train nothing, only write what there is")

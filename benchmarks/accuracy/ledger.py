@@ -113,7 +113,9 @@ def scores(table: pd.DataFrame) -> dict[str, float]:
 
 
 def of_study(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a study's arms, in its order, with a column `tuned`: whether the learning rate is the arm's own.
+    """The rows of a study's arms, in its order, with a column `tuned`: whether the learning rate is the chosen one.
+
+    The training operations of an arm that learns from another one hold those of that one, too.
 
     Args:
         study: The study.
@@ -124,6 +126,11 @@ def of_study(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     order = {arm.name: position for position, arm in enumerate(study.arms)}
     own = table[table["arm"].isin(order)].copy()
     own["tuned"] = own["lr"] == own["arm"].map(chosen)
+    for arm in study.arms:
+        if arm.after:  # what it learns from had to be trained, too
+            before = table[(table["arm"] == arm.after) & (table["lr"] == chosen[arm.after])]
+            cost = own["seed"].map(before.drop_duplicates("seed").set_index("seed")["training_operations"])
+            own.loc[own["arm"] == arm.name, "training_operations"] += cost
     return own.sort_values(KEY, key=lambda column: column.map(order) if column.name == "arm" else column)
 
 

@@ -14,10 +14,11 @@ NOTE = """Written by `python -m benchmarks.accuracy {name}` from its setting's [
 not edit.
 
 Every arm is trained for the same number of epochs, unless its line below says otherwise; "training ops" compares what
-the training itself cost. {rates}; weights were chosen on validation, too, and the test images were used once. `±` is
-the standard deviation over seeds; a difference is the mean over paired seeds with its 95 % interval (Student's t). It
-counts, and is in bold, only if the interval is above 0 and of at least {least} seeds; with one seed there is none. A
-test accuracy of one run has a standard error of about {error} points of its own.
+the training cost, that of a network which it begins from or learns from included. {rates}; weights were chosen on
+validation, too, and the test images were used once. `±` is the standard deviation over seeds; a difference is the mean
+over paired seeds with its 95 % interval (Student's t). It counts, and is in bold, only if the interval is above 0 and
+of at least {least} seeds; with one seed there is none. A test accuracy of one run has a standard error of about {error}
+points of its own.
 """
 TUNED = "Its learning rate is the best of at least three on the validation images at seed {seed}"
 UNTUNED = "The learning rate is the same for all of them"

@@ -1,118 +1,119 @@
-"""The studies, and the two settings in which each can be run."""
+"""The studies: which arms are compared, in which setting."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from benchmarks.accuracy.arms import catalogue
 from benchmarks.accuracy.family import family
-from benchmarks.accuracy.study import Arm, Study
+from benchmarks.accuracy.settings import SETTINGS
+from benchmarks.accuracy.study import Study
 
-Setting = Literal["small", "paper"]
-
-# half width, 64 px, 200 epochs in all: about ten minutes a run on one core with bfloat16. A job's evaluation is as
-# rare as it can be without missing a generation's end, because it costs as much as a third of an epoch's training.
-SMALL = (
-    "experiment=flowers102",
-    "threads=1",
-    "trainer.precision=bf16-mixed",
-    "channels_last=true",
-    "trainer.check_val_every_n_epoch=2",
-    "trainer.enable_progress_bar=false",
-)
-# As published: 224 px, full width, 200 epochs in each of 10 generations; for those who have GPUs.
-PAPER = (
-    "experiment=flowers102",
-    "datamodule.image_size=224",
-    "datamodule.num_workers=8",
-    "backbone.width=1",
-    "trainer.check_val_every_n_epoch=2",
-)
-SLIM_WIDTH = {"small": 0.25, "paper": 0.5}
-EPOCHS = {"small": 200, "paper": 2000}
 # The one in the middle first: a study that is stopped early has run every arm at a rate that suits it.
 RATES = (0.128, 0.064, 0.256)
-CALIBRATION = "+task.calibration=true"
-# Without a redraw nobody asks how good the fit hypothesis is, and scoring it costs another validation.
-UNSCORED = "generations.score_fit=false"
-NOTHING = "redraw=none"
-LLF = ("split=layers", "split.start=layer4")
+CONTROLS = ("long", "slim-scratch")
+PILOT = (
+    *CONTROLS,
+    "ke-5",
+    "restarts-5",
+    "llf-5",
+    "llf-in-kels-5",
+    "ke-10",
+    "ke-3",
+)
+# On other data the two controls, the restarts and what is redrawn; one learning rate for all.
+ELSEWHERE = (*CONTROLS, "ke-5", "restarts-5", "llf-5")
 
 
-def evolve(epochs: int, generations: int, *more: str) -> list[str]:
-    """Overrides of a training in generations, `epochs` in all (what does not divide evenly is left out)."""
-    return [f"generations.count={generations}", f"generations.epochs={epochs // generations}", *more]
-
-
-def pilot(setting: Setting, data: str, seeds: Sequence[int]) -> Study:
-    """Does evolving pay at equal length, for the dense and for the slim network?
+@dataclass(frozen=True)
+class Plan:
+    """A study before it is known where its data are.
 
     Args:
-        setting: "small" or "paper".
-        data: The folder that holds `flowers-102`.
-        seeds: Seeds of the comparison.
+        title: Heading of its page.
+        arms: Names of its arms; the first one is the dense long baseline.
+        setting: Name of the setting.
+        rates: Learning rates that are tried.
     """
-    epochs = EPOCHS[setting]
-    arms = [
-        Arm("long", "the dense long baseline: no redraw, one schedule", evolve(epochs, 1, UNSCORED)),
-        Arm(
+
+    title: str
+    arms: Sequence[str]
+    setting: str = "flowers102"
+    rates: Sequence[float] = RATES
+
+    def study(self, name: str, setting: str, data: str, seeds: Sequence[int]) -> Study:
+        """The study.
+
+        Args:
+            name: Its name.
+            setting: Name of the setting; empty for its own.
+            data: The folder that holds all data sets.
+            seeds: Seeds of the comparison.
+        """
+        own = SETTINGS[setting or self.setting]
+        arms = catalogue(own)
+        page = name if own.name == self.setting else f"{name}-{own.name}"
+        return Study(
+            page,
+            f"{self.title} ({own.about})",
+            own.name,
+            [arms[arm] for arm in self.arms],
             "slim-scratch",
-            "a network of the slim network's size, trained from scratch as long",
-            evolve(epochs, 1, UNSCORED, f"backbone.width={SLIM_WIDTH[setting]}"),
-        ),
-        Arm("ke-5x40", "Knowledge Evolution, KELS r = 0.5, 5 generations", evolve(epochs, 5)),
-        Arm("restarts-5x40", "the same restarts, nothing redrawn", evolve(epochs, 5, NOTHING)),
-        Arm("llf-5x40", "later-layer forgetting: layer4 and the classifier redrawn", evolve(epochs, 5, *LLF)),
-        Arm(
-            "llf-in-kels-5x40",
-            "KELS r = 0.5, and layer4 and the classifier redrawn inside the slim network, too",
-            evolve(epochs, 5, "split=llf-in-kels"),
-        ),
-        Arm("ke-10x20", "Knowledge Evolution, KELS r = 0.5, 10 generations", evolve(epochs, 10)),
-        Arm("ke-3x66", "Knowledge Evolution, KELS r = 0.5, 3 generations", evolve(epochs, 3)),
-    ]
-    return _study("pilot", "Pilot: does evolving pay at equal length?", arms, setting, data, seeds)
+            own.overrides(data),
+            self.rates,
+            seeds,
+            test_error=own.test_error,
+        )
 
 
-def cheaper(setting: Setting, data: str, seeds: Sequence[int]) -> Study:
-    """What do generations cost at least? Each idea beside plain generations and both controls.
+_ABLATIONS = [
+    *("reset-initial", "reset-normal", "reset-rewind", "reset-zero", "norm-reset"),
+    *("optimizer-keep", "optimizer-clear", "schedule-continue", "rate-0.3", "rate-0.8"),
+]
+PLANS = {
+    "pilot": Plan("Pilot: does evolving pay at equal length?", PILOT),
+    "losses": Plan(
+        "The study: splits, losses and every control",
+        [
+            *PILOT,
+            *("pruned", "distilled", "wels-5", "random-5", "ke-reestimated"),
+            *(f"{arm}-{loss}" for loss in ("ce", "cs-kd") for arm in (*CONTROLS, "ke-5")),
+        ],
+    ),
+    "cheaper": Plan(
+        "Cheaper generations",
+        [
+            *(*CONTROLS, "ke-5", "ke-shrinking", "ke-one-cosine", "ke-plateau", "ke-slim-first-5"),
+            *("ke-small-images", "slimmable-1", "slimmable-third", "ke-third", "long-third", "slim-scratch-third"),
+        ],
+    ),
+    "better": Plan(
+        "Better generations",
+        [
+            *(*CONTROLS, "pruned", "distilled", "long-ema", "slim-scratch-ema", "ke-5", "llf-in-kels-5"),
+            *("ke-born-again", "ke-born-again-ema", "llf-in-kels-born-again", "ke-ema", "ke-wide-redraw", "ke-2"),
+            *("ke-slim-last", "ke-taught"),
+        ],
+    ),
+    "noise20": Plan("Wrong labels", ELSEWHERE, "flowers102-noise20", RATES[:1]),
+    "noise40": Plan("Many wrong labels", ELSEWHERE, "flowers102-noise40", RATES[:1]),
+    "few-images": Plan("Five images a class", ELSEWHERE, "flowers102-5", RATES[:1]),
+    "eurosat": Plan("Land use", ELSEWHERE, "eurosat", RATES[:1]),
+    "dogs-cats": Plan("Dogs and cats", ELSEWHERE, "dogs-cats", RATES[:1]),
+    "ablations": Plan(
+        "Ablations",
+        [*CONTROLS, "restarts-5", "ke-5", *(f"ke-{name}" for name in _ABLATIONS)],
+        "eurosat",
+        RATES[:1],
+    ),
+}
 
-    Args:
-        setting: "small" or "paper".
-        data: The folder that holds `flowers-102`.
-        seeds: Seeds of the comparison.
-    """
-    epochs = EPOCHS[setting]
-    shrinking = [epochs // 2, epochs // 4, epochs * 3 // 20, epochs // 10]
-    third = epochs // 3 // 5
-    arms = [
-        *(arm for arm in pilot(setting, data, seeds).arms if arm.name in ("long", "slim-scratch", "ke-5x40")),
-        Arm(
-            "ke-shrinking",
-            f"4 generations of {', '.join(map(str, shrinking))} epochs",
-            ["generations.count=4", f"generations.epochs={shrinking}".replace(" ", "")],
-        ),
-        Arm("ke-one-cosine", "one cosine over all 5 generations", evolve(epochs, 5, "redraw.lr_schedule=continue")),
-        Arm(
-            "ke-slim-first-5x40",
-            "the slim network alone for 70 % of each generation, then the dense one from there",
-            ["generations=slim_first", *evolve(epochs, 5)],
-        ),
-        Arm(f"ke-5x{third}", "generations of a third of the length", evolve(5 * third, 5)),
-        Arm("long-third", "the dense long baseline at a third of the length", evolve(epochs // 3, 1, UNSCORED)),
-        Arm(
-            "slim-scratch-third",
-            "the slim-sized network from scratch at a third of the length",
-            evolve(epochs // 3, 1, UNSCORED, f"backbone.width={SLIM_WIDTH[setting]}"),
-        ),
-    ]
-    return _study("cheaper", "Cheaper generations", arms, setting, data, seeds)
-
-
-def _study(name: str, title: str, arms: Sequence[Arm], setting: Setting, data: str, seeds: Sequence[int]) -> Study:
-    base = [*(SMALL if setting == "small" else PAPER), CALIBRATION, f"datamodule.root={data}"]
-    where = "flowers102" if setting == "small" else "flowers102-paper"
-    return Study(name, title, where, arms, "slim-scratch", base, RATES, seeds)
-
-
-STUDIES = {"family": family, "pilot": pilot, "cheaper": cheaper}
+#: From a setting's name (empty for the study's own), the folder of the data and the seeds to a study.
+STUDIES: dict[str, Callable[[str, str, Sequence[int]], Study]] = {
+    "family": family,
+    **{
+        name: (lambda setting, data, seeds, name=name, plan=plan: plan.study(name, setting, data, seeds))
+        for name, plan in PLANS.items()
+    },
+}

@@ -18,6 +18,7 @@ class Arm:
         name: What the tables call it.
         meaning: One line for the tables' legend.
         overrides: What distinguishes its `ke-train` from the others'.
+        rate_of: Name of the arm whose learning rate it has; empty for one of its own.
         after: Name of the arm whose network it begins from or learns from, at the same seed; empty for none.
         take: From the folder of that arm's training to further overrides; may write files into it.
     """
@@ -25,6 +26,7 @@ class Arm:
     name: str
     meaning: str
     overrides: Sequence[str]
+    rate_of: str = ""
     after: str = ""
     take: Callable[[Path], Sequence[str]] = lambda _: ()
 
@@ -101,7 +103,7 @@ class Study:
             scores: Validation score of each finished job, by its name.
             here: Names of the finished jobs whose folders are at hand.
         """
-        wanted = {arm.name: self._tuning(arm, scores) for arm in self.arms}
+        wanted = {arm.name: self._tuning(arm, scores) for arm in self.arms if not arm.rate_of}
         longest = max(len(jobs) for jobs in wanted.values())
         for position in range(longest):
             for jobs in wanted.values():
@@ -133,6 +135,8 @@ class Study:
             arm: Whose learning rate.
             scores: Validation score of each finished job, by its name.
         """
+        if arm.rate_of:
+            return self.chosen_rate(self.arm(arm.rate_of), scores)
         jobs = self._tuning(arm, scores)
         if any(job.name not in scores for job in jobs):
             return None

@@ -1,17 +1,25 @@
 """The accuracy benchmark: which job is next, what a difference is worth, and a tiny study from end to end."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from omegaconf import OmegaConf
 from scipy import stats
 
 from benchmarks.accuracy import page
+from benchmarks.accuracy.arms import taught
 from benchmarks.accuracy.family import ARMS, CARDS, family, write_cards
 from benchmarks.accuracy.ledger import Ledger, of_study, scores
 from benchmarks.accuracy.runner import run
 from benchmarks.accuracy.statistics import paired_difference
+from benchmarks.accuracy.studies import PLANS, STUDIES
 from benchmarks.accuracy.study import Arm, Study
+from lightning_ke.app.backbones import torchvision_backbone
+from lightning_ke.app.experiment import run as run_one
+from lightning_ke.app.typed import check_types
 from lightning_ke.splits import list_splits
 from tests.app.commands import composed
 
@@ -181,6 +189,54 @@ def test_one_learning_rate_is_taken_as_it_is():
     assert names(alone.next_jobs({}))[:2] == ["long-lr0.1-s0", "slim-scratch-lr0.1-s0"]
     scores = {"long-lr0.1-s0": 0.1, "slim-scratch-lr0.1-s0": 0.2}
     assert names(alone.next_jobs(scores)) == ["long-lr0.1-s1", "slim-scratch-lr0.1-s1"]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_arm_of_a_study_composes_as_a_whole_run(name):
+    trial = STUDIES[name]("", "data", [0])
+    for arm in trial.arms:
+        taken = taught(Path("before")) if arm.name in ("distilled", "ke-taught") else ()
+        config = composed(*trial.base, *arm.overrides, *taken, "optimizer.lr=0.1", "seed=0", "logger=none")
+        assert not OmegaConf.missing_keys(config), arm.name
+        check_types(config)
+    assert {arm.rate_of or arm.name for arm in trial.arms} <= {arm.name for arm in trial.arms}
+    assert {arm.after for arm in trial.arms} <= {"", *(arm.name for arm in trial.arms)}
+
+
+def test_the_paper_s_setting_has_the_same_arms():
+    small, paper = STUDIES["better"]("", "data", [0]), STUDIES["better"]("flowers102-paper", "data", [0])
+    assert [arm.name for arm in small.arms] == [arm.name for arm in paper.arms]
+    assert (paper.setting, paper.name) == ("flowers102-paper", "better-flowers102-paper")
+    assert "backbone.width=0.5" in paper.arm("slim-scratch").overrides
+
+
+def test_a_variant_has_the_learning_rate_of_its_original():
+    variant = Arm("variant", "as ke, but", [], rate_of="long")
+    scores = {"long-lr0.1-s0": 0.1, "long-lr0.2-s0": 0.3, "long-lr0.4-s0": 0.2}
+    assert names(study(arms=[LONG, variant], seeds=[0]).next_jobs(scores)) == ["variant-lr0.2-s0"]
+
+
+def test_what_is_learned_from_is_paid_for(tmp_path):
+    ledger = Ledger(tmp_path / "tiny.csv", tmp_path / "jobs")
+    taught_arm = Arm("taught", "learns from the long one", [], rate_of="long", after="long")
+    both = study(arms=[LONG, taught_arm], rates=(0.1,), seeds=(0,))
+    finished(ledger.folder, "long-lr0.1-s0", 0.3)
+    finished(ledger.folder, "taught-lr0.1-s0", 0.2)
+    table = of_study(both, ledger.update(both))
+    assert dict(zip(table["arm"], table["training_operations"], strict=True)) == {"long": 5000, "taught": 10000}
+
+
+@pytest.mark.slow  # needs torch-pruning, which the fast tests do without
+def test_pruning_half_of_a_network_leaves_one_of_half_the_width(tmp_path):
+    from benchmarks.accuracy import pruning
+
+    short = ["experiment=smoke", "generations.count=1", "generations.epochs=1", "warmup=0", "logger=none"]
+    run_one(composed(*short, "trainer.limit_train_batches=2", "backbone.width=0.25"), tmp_path / "long")
+    weights = pruning.prune(tmp_path / "long" / "checkpoints" / "best-dense.ckpt", tmp_path / "pruned.pth")
+    narrow = torchvision_backbone("resnet18", num_classes=10, in_channels=1, width=0.125, weights=weights)
+    assert {name: value.shape for name, value in torch.load(weights).items()} == {
+        name: value.shape for name, value in narrow.state_dict().items()
+    }
 
 
 def test_every_arm_of_the_family_composes_is_as_long_as_the_others_and_has_a_card():

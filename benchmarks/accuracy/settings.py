@@ -1,0 +1,99 @@
+"""What all trainings of a study have in common: data, network, length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Half width, 64 px: about eight minutes for 200 epochs of 1,020 images on one core with bfloat16. A job's evaluation is
+# as rare as it can be without missing a generation's end, because it costs as much as a third of an epoch's training.
+_SMALL = (
+    "experiment=flowers102",
+    "threads=1",
+    "trainer.precision=bf16-mixed",
+    "channels_last=true",
+    "trainer.check_val_every_n_epoch=2",
+    "trainer.enable_progress_bar=false",
+    "+task.calibration=true",
+)
+# As published: 224 px, full width, 200 epochs in each of 10 generations; for those who have GPUs.
+_PAPER = (
+    "experiment=flowers102",
+    "datamodule.num_workers=8",
+    "backbone.width=1",
+    "trainer.check_val_every_n_epoch=2",
+    "+task.calibration=true",
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data, network and length of a study's trainings; its name is that of the ledger.
+
+    Args:
+        name: Its name.
+        about: What the pages call it.
+        base: Overrides of every job.
+        test_error: Standard error of one run's test accuracy near 45 %, in points.
+        folder: Folder below `--data` that holds an image folder; empty for Flowers-102 as torchvision lays it out.
+        epochs: Epochs of a training.
+        width: Width of the dense network; the slim one's is half of it.
+        image_size: Side of the images, in pixels.
+    """
+
+    name: str
+    about: str
+    base: tuple[str, ...]
+    test_error: float
+    folder: str = ""
+    epochs: int = 200
+    width: float = 0.5
+    image_size: int = 64
+
+    def overrides(self, data: str) -> list[str]:
+        """Overrides of every job.
+
+        Args:
+            data: The folder that holds all data sets.
+        """
+        source = [f"datamodule.root={data}"]
+        if self.folder:
+            source = ["datamodule=folder", f"datamodule.root={data}/{self.folder}"]
+        return [*self.base, *source, f"datamodule.image_size={self.image_size}"]
+
+
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting("flowers102", "Flowers-102 at 64 px, ResNet18 of half the width", _SMALL, 0.6),
+        Setting("flowers102-paper", "Flowers-102 as published", _PAPER, 0.6, epochs=2000, width=1.0, image_size=224),
+        Setting(
+            "flowers102-noise20",
+            "Flowers-102 at 64 px, 20 % of the training labels wrong",
+            (*_SMALL, "datamodule.label_noise=0.2"),
+            0.6,
+        ),
+        Setting(
+            "flowers102-noise40",
+            "Flowers-102 at 64 px, 40 % of the training labels wrong",
+            (*_SMALL, "datamodule.label_noise=0.4"),
+            0.6,
+        ),
+        Setting(
+            "flowers102-5", "Flowers-102 at 64 px, 5 training images a class", (*_SMALL, "datamodule.per_class=5"), 0.5
+        ),
+        Setting(
+            "eurosat",
+            "EuroSAT, 400 training images of 10 classes of land use, 64 px",
+            (*_SMALL, "datamodule.crop_scale=[0.35,1.0]"),
+            1.6,
+            folder="eurosat",
+        ),
+        Setting(
+            "dogs-cats",
+            "Tiny-ImageNet, 1,100 training images of 6 dogs and 5 cats, 64 px",
+            (*_SMALL, "datamodule.crop_scale=[0.35,1.0]"),
+            2.1,
+            folder="dogs-cats",
+        ),
+    )
+}
