@@ -158,7 +158,7 @@ def _measured(table: pd.DataFrame, arm: str, meaning: str) -> str:
         return 100 * rows.set_index("seed")["test_acc"]
 
     own = scores(arm)
-    slim = scores(arm, "slim") if Arm(arm, meaning, ARMS[arm][2]).redraws else own[:0]
+    slim = scores(arm, "slim") if Arm(arm, meaning, ARMS[arm][2]).trains_slim else own[:0]
     if own.empty or scores("long").empty:
         return ""
     against = paired_difference(own, scores("long"))

@@ -69,7 +69,7 @@ def comparison(study: Study, table: pd.DataFrame) -> str:
         for network in ("dense", "slim"):
             rows = tuned[(tuned["arm"] == arm.name) & (tuned["network"] == network)]
             # A mask is drawn for every arm; where nothing is redrawn its "slim network" was never trained to be one.
-            if rows.empty or (network == "slim" and not arm.redraws):
+            if rows.empty or (network == "slim" and not arm.trains_slim):
                 continue
             own = _scores(tuned, arm.name, network)
             versus = [
@@ -146,7 +146,7 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
     for network, offset, colour in (("dense", -0.15, "#1f77b4"), ("slim", 0.15, "#d95f02")):
         label: str | None = network
         for position, arm in enumerate(study.arms):
-            if network == "slim" and not arm.redraws:
+            if network == "slim" and not arm.trains_slim:
                 continue
             values = 100 * _scores(tuned, arm.name, network)
             axes.scatter(values, [position + offset] * len(values), color=colour, s=18, label=label)

@@ -31,9 +31,10 @@ class Arm:
     take: Callable[[Path], Sequence[str]] = lambda _: ()
 
     @property
-    def redraws(self) -> bool:
-        """Whether anything is redrawn; if not, its fit hypothesis was never trained to stand alone."""
-        return "redraw=none" not in self.overrides and "generations.count=1" not in self.overrides
+    def trains_slim(self) -> bool:
+        """Whether its slim network learns to stand alone: something is redrawn, or both networks are trained."""
+        redraws = "redraw=none" not in self.overrides and "generations.count=1" not in self.overrides
+        return redraws or "generations=slimmable" in self.overrides
 
     @property
     def config(self) -> str:
