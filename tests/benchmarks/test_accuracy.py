@@ -10,14 +10,16 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from benchmarks.accuracy import page
-from benchmarks.accuracy.arms import taught
+from benchmarks.accuracy.arms import catalogue, taught
 from benchmarks.accuracy.family import ARMS, CARDS, family, write_cards
 from benchmarks.accuracy.ledger import Ledger, of_study, scores
 from benchmarks.accuracy.runner import run
+from benchmarks.accuracy.settings import SETTINGS
 from benchmarks.accuracy.statistics import paired_difference
 from benchmarks.accuracy.studies import PLANS, STUDIES
 from benchmarks.accuracy.study import Arm, Study
 from lightning_ke.app.backbones import torchvision_backbone
+from lightning_ke.app.build import build
 from lightning_ke.app.experiment import run as run_one
 from lightning_ke.app.typed import check_types
 from lightning_ke.splits import list_splits
@@ -201,6 +203,48 @@ def test_every_arm_of_a_study_composes_as_a_whole_run(name):
         check_types(config)
     assert {arm.rate_of or arm.name for arm in trial.arms} <= {arm.name for arm in trial.arms}
     assert {arm.after for arm in trial.arms} <= {"", *(arm.name for arm in trial.arms)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", catalogue(SETTINGS["flowers102"]))
+def test_every_arm_trains_to_the_end(tmp_path, flowers_mini, name):
+    """Five epochs of two batches of real photographs, in as many generations as the arm has at most."""
+    setting = SETTINGS["flowers102"]
+    arm = catalogue(setting)[name]
+    short = [f"trainer.limit_{part}_batches=2" for part in ("train", "val", "test")]
+    short += ["warmup=0", "logger=none", "trainer.check_val_every_n_epoch=1", "datamodule.batch_size=16"]
+    data = ["datamodule=folder", f"datamodule.root={flowers_mini}", "datamodule.image_size=64"]
+    taken = []
+    if arm.after:
+        first = ["generations.count=1", "generations.epochs=1", "redraw=none", "generations.score_fit=false"]
+        run_one(composed(*setting.base, *data, *short, *first), tmp_path / "first")
+        taken = [] if name == "pruned" else arm.take(tmp_path / "first")
+    quick = [_shorter(override) for override in arm.overrides]
+    run_one(composed(*setting.base, *data, *quick, *taken, *short), tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    count = dict(override.split("=", 1) for override in arm.overrides)["generations.count"]
+    assert count == "null" or [record["epochs"] for record in results["history"]] == [1] * int(count)
+    assert results["training_operations"] > 0
+    assert "slim" in results["networks"] or not (arm.trains_slim and _structured(arm))
+
+
+def _shorter(override):
+    """An override of an arm's length, with one epoch for each generation."""
+    key, _, value = override.partition("=")
+    if key == "generations.epochs" and value != "null":
+        return f"{key}={[1] * value.count(',') + [1] if value.startswith('[') else 1}".replace(" ", "")
+    return {
+        "trainer.max_epochs": "trainer.max_epochs=5",
+        "generations.end.least": "generations.end.least=1",
+        "generations.end.most": "generations.end.most=2",
+        "generations.end.patience": "generations.end.patience=1",
+    }.get(key, override)
+
+
+def _structured(arm):
+    """Whether an arm's split keeps whole channels."""
+    return build(composed(*(override for override in arm.overrides if override.startswith("split"))).split).structured
 
 
 def test_the_paper_s_setting_has_the_same_arms():
