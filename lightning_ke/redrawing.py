@@ -302,7 +302,8 @@ def _check(model: nn.Module, mask: Mask, generation: int, reset: Reset, norm: st
 
 def _redraw_unit(unit: Unit, entries: dict[str, Entry], buffers: dict[str, Entry], reset: Reset) -> dict[str, int]:
     """Redraw one module; return how many entries of each parameter were redrawn, by canonical name."""
-    if type(reset) is LayerReset and unit.kind == "layer" and (fills := uniform_fills(unit)) is not None:
+    layers_own = getattr(reset.draw, "__func__", None) is LayerReset.draw  # and nobody's instead of it
+    if layers_own and unit.kind == "layer" and (fills := uniform_fills(unit)) is not None:
         return _redraw_in_pieces(unit, entries, fills)
     with torch.device("cpu"):  # what a reset builds must not follow a default device of the caller's
         stand_in = StandIn.of(unit)

@@ -12,7 +12,8 @@ from lightning_ke.keyed_rng import stable_seed
 from lightning_ke.masks import Mask
 from lightning_ke.pieces import rows_at_once, uniform_fills
 from lightning_ke.redrawing import redraw
-from lightning_ke.units import Unit
+from lightning_ke.resets import LayerReset
+from lightning_ke.units import StandIn, Unit
 
 #: Odd sizes of more than one piece; rows that are longer than a piece; several parameters, drawn one after the other.
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -88,6 +89,20 @@ def test_resets_that_somebody_wrote_run_once_on_a_whole_copy() -> None:
     assert not uniform(nn.Embedding(10, 3, padding_idx=0)), "normal values, and one row of zeros"
     assert not uniform(nn.MultiheadAttention(4, 2))
     assert not uniform(torch.nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "its weight is computed"
+
+
+def test_a_reset_with_another_draw_is_asked_for_every_layer() -> None:
+    class Threes(LayerReset):
+        def draw(self, stand_in: StandIn) -> None:
+            for values in stand_in.parameters.values():
+                values.fill_(3.0)
+
+    patched = LayerReset()
+    patched.draw = Threes.draw.__get__(patched)  # type: ignore[method-assign]  # as tests do
+    for reset in (Threes(), patched):
+        layer = nn.Linear(4, 4, bias=False)
+        redraw(layer, Mask.from_tensors({"weight": torch.zeros(4, 4, dtype=torch.bool)}), generation=2, reset=reset)
+        assert (layer.weight == 3).all()
 
 
 def test_a_reset_that_an_instance_has_of_its_own_draws_into_the_copy() -> None:
