@@ -17,7 +17,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from lightning_ke.compatibility import class_names
 
@@ -90,6 +90,7 @@ class Resumption:
                     iter(trainer.fit_loop._data_fetcher)
         if run.resumed:
             end_epoch_in_full(trainer)
+            tell_of_sums(trainer)
         self._loader_states = []
 
     def begin_epoch(self, trainer: Trainer) -> None:
@@ -223,6 +224,27 @@ def end_epoch_in_full(trainer: Trainer) -> None:
         trainer: The Trainer at the beginning of a resumed training.
     """
     trainer.fit_loop._restarting = False  # its setter would keep it for a run that is limited by steps
+
+
+def tell_of_sums(trainer: Trainer) -> None:
+    """Say if DDP sums the gradients of the first step in another order than in a run that was not interrupted.
+
+    Every process sums its first step's gradients in one bucket, in the order of the parameters, and all later ones in
+    buckets in the order in which gradients are ready. Where in a bucket a gradient lies decides from which rank on it
+    is summed, which rounds differently from three ranks on.
+
+    Args:
+        trainer: The Trainer at the beginning of a resumed training.
+    """
+    wrapped = trainer.strategy.model
+    named = "DistributedDataParallel" in class_names(wrapped)
+    if named and trainer.world_size > 2 and not wrapped.find_unused_parameters:
+        rank_zero_info(
+            "KnowledgeEvolution: DDP arranges its buckets anew behind a process's first step. The gradients of this "
+            f"run's first step are summed over {trainer.world_size} processes in another order than in a run that was "
+            "not interrupted, a difference in the last bit. Runs with `DDPStrategy(find_unused_parameters=True)` "
+            "resume bit for bit."
+        )
 
 
 def step_plateau_schedules(trainer: Trainer, pl_module: LightningModule, metrics: Mapping[str, float]) -> None:

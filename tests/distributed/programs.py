@@ -151,13 +151,13 @@ def loader(count: int, ranks: int, rank: int, seed: int = 0) -> DataLoader[Any]:
 
 
 def strategy(kind: str, size: int, timeout: float = 200) -> Any:
-    """The strategy of a kind of world; "single" is an ordinary Trainer."""
+    """The strategy of a kind of world; "single" is an ordinary Trainer, "ddp-default" is DDP as Lightning sets it up."""
     if kind == "single":
         return "auto"
-    if kind == "ddp":
+    if kind.startswith("ddp"):
         # DDP arranges its buckets anew after a process's first step, unless it looks for unused parameters. Where a
         # gradient lies in them decides in which order it is summed over more than two ranks.
-        same_buckets = {"find_unused_parameters": size > 2}
+        same_buckets = {"find_unused_parameters": kind == "ddp" and size > 2}
         return DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=timeout), **same_buckets)
     data_parallel, full = {"fsdp": size, "tp": 1, "both": size // 2}[kind.removesuffix("-full")], kind.endswith("-full")
     return ModelParallelStrategy(data_parallel, size // data_parallel, save_distributed_checkpoint=not full)
@@ -181,7 +181,7 @@ def train(
     """Train for some generations of one epoch and tell what there is to compare."""
     said = listen()
     seed_everything(seed)
-    module = (Plain if kind in {"single", "ddp"} else Sharded)(dropout=dropout)
+    module = (Plain if kind in {"single", "ddp", "ddp-default"} else Sharded)(dropout=dropout)
     callback = Watched(**{"epochs_per_generation": 1, "seed": 0, **options})
     saver = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
     snapshots = Snapshots()
