@@ -30,13 +30,14 @@ from lightning_ke.recalibration import recalibrate_norm
 from lightning_ke.report.wandb import log_files
 from lightning_ke.resets import Reset
 from lightning_ke.restart import install_horizon
-from lightning_ke.resume import Resumption, explain_unreadable
-from lightning_ke.run import EvolutionRun
+from lightning_ke.resume import Resumption
+from lightning_ke.run import EvolutionRun, state_of, take_up
 from lightning_ke.schedule import GenerationSchedule
 from lightning_ke.settings import Settings
 from lightning_ke.sharding import settle
 from lightning_ke.slim import extract_slim
 from lightning_ke.splits import Split
+from lightning_ke.unreadable import explain_nonsense, explain_unreadable
 
 _log = logging.getLogger(__name__)
 
@@ -220,7 +221,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             settings, policy, plan, choose_seed(self.seed, trainer), trainer.world_size, trainer.global_rank
         )
         if self._run is not None and trainer.fit_loop.epoch_progress.current.processed > 0:
-            run.load_state_dict(self._run.state_dict(), seed=self.seed)
+            take_up(run, state_of(self._run), seed=self.seed)
         elif self._run is not None:
             rank_zero_info("KnowledgeEvolution: a new run begins; mask and history of the earlier one are forgotten.")
         self._run, self._recorder, self._resumption = run, None, Resumption(trainer, run)
@@ -303,6 +304,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if self._epoch_begins:
             self._begin_epoch(trainer, pl_module)
             self._epoch_begins = self._require_resumption().idle = False
+            self._require_run().rng.release()
             pl_module.log("generation", float(self.generation), prog_bar=True, logger=False, on_step=True)
         self._require_run().begin_batch(trainer, pl_module)
 
@@ -323,6 +325,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """Close the generation if this was its last epoch; changes no weight."""
         run = self._require_run()
         self._require_resumption().end_epoch(pl_module)
+        run.rng.release()
         # Lightning also ends an epoch that `max_steps`, `max_time` or a stop cut short: the generation is not over.
         over = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if trainer.is_last_batch or not over:
@@ -397,12 +400,13 @@ class KnowledgeEvolution(AnyNamespaceCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to continue the run exactly, in plain types."""
-        return {} if self._run is None else self._run.state_dict()
+        return {} if self._run is None else state_of(self._run)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let Lightning go on exactly where the checkpoint was written."""
         if self._fitting:
-            self._require_resumption().read(trainer, checkpoint, checkpoint["callbacks"].get(self.state_key, {}))
+            with explain_nonsense():
+                self._require_resumption().read(trainer, checkpoint, checkpoint["callbacks"].get(self.state_key, {}))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the run of a checkpoint.
@@ -414,7 +418,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             ValueError: If this callback's arguments contradict the run of the checkpoint.
         """
         if self._fitting:  # else a checkpoint is only tested or validated: there is no run to continue
-            self._require_run().load_state_dict(state_dict, seed=self.seed)
+            with explain_nonsense():
+                take_up(self._require_run(), state_dict, seed=self.seed)
             if self._set_data is not None:
                 self._set_data()
             self._require_resumption().check()

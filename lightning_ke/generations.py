@@ -207,5 +207,11 @@ class Clock:
 
         Args:
             state: What `state_dict` returned.
+
+        Raises:
+            ValueError: If no run can have left it.
         """
-        return cls(**state)
+        clock = cls(**state)
+        if not (0 <= clock.closed <= clock.generation <= clock.closed + 1 and clock.generation > 0 <= clock.epochs):
+            raise ValueError(f"Expected the clock of a run of generations, but got {dict(state)}.")
+        return clock

@@ -13,17 +13,27 @@ the end of an epoch or of a validation and between two batches, but:
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from lightning_ke.compatibility import class_names
+from lightning_ke.loaders import (
+    builds_loader,
+    keeps_workers,
+    loader_generators,
+    loader_states,
+    rebuild_iterator,
+    rebuilds_iterator,
+    reload_loader,
+    rewind_loaders,
+)
+from lightning_ke.run import EvolutionRun, check_horizon
 
 if TYPE_CHECKING:
     from lightning_ke.compatibility import LightningModule, Trainer
-    from lightning_ke.run import EvolutionRun
 
 
 class Resumption:
@@ -39,10 +49,21 @@ class Resumption:
 
     def __init__(self, trainer: Trainer, run: EvolutionRun) -> None:
         self.idle = True
+        self._trainer = trainer
         self._run = run
         self._after_optimizers = trainer.strategy.restore_checkpoint_after_setup
         self._loader_states: list[dict[str, Any]] = []
         self._plateau_is_due = False
+        run.rng.generators = lambda: loader_generators(trainer)
+
+    def _continued_generators(self) -> list[torch.Generator]:
+        """Generators of the loaders that go on from epoch to epoch; one that is built anew begins with its own seed."""
+        schedule, clock, trainer = self._run.settings.schedule, self._run.clock, self._trainer
+        # Loaders that were given to `fit` are the same ones whenever they are asked for.
+        anew = (builds_loader(trainer) and trainer.fit_loop._data_source.is_module()) or (
+            schedule is not None and clock.redraw_is_due
+        )
+        return [] if anew else loader_generators(trainer)
 
     def read(self, trainer: Trainer, checkpoint: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Complete a checkpoint's counters, in place, before Lightning reads them.
@@ -58,16 +79,20 @@ class Resumption:
     def check(self) -> None:
         """Refuse schedules that were built before the checkpoint was read and do not fit its generation."""
         if self._after_optimizers:
-            self._run.check_horizon()
+            check_horizon(self._run)
 
     def before_first_sampler(self, trainer: Trainer) -> None:
-        """Go on with the checkpoint's random numbers before the first epoch's sampler draws from them.
+        """Go on with the checkpoint's random numbers, or keep the run's first, before a sampler draws from them.
 
         Args:
             trainer: The Trainer before its loaders are built; `configure_optimizers` may have built them already.
         """
-        if self._run.resumed and trainer.fit_loop._combined_loader is None:
-            self._run.rng.restore()
+        rng = self._run.rng
+        if not self._run.resumed:
+            rng.gather()
+            rng.hold()  # the first epoch's order is drawn before a hook says that it begins
+        elif trainer.fit_loop._combined_loader is None:
+            rng.restore()
 
     def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what is left to do of the checkpoint's epoch, or go on within it.
@@ -79,28 +104,31 @@ class Resumption:
         self.idle = True
         run = self._run
         if run.resumed and not between_epochs(trainer):
-            run.rng.restore()  # the loader's iterator, built in vain or put back to where it was, has drawn
+            # The loader's iterator, built in vain or put back to where it was, has drawn.
+            run.rng.restore(loader_generators(trainer))
         elif run.resumed:
             begin_next_epoch(trainer)
             if self._plateau_is_due:
                 step_plateau_schedules(trainer, pl_module, run.records.metrics)
-            if rewind_loaders(trainer, self._loader_states):
-                run.rng.restore()
-                if not rebuilds_loader_iterator(trainer):
-                    iter(trainer.fit_loop._data_fetcher)
+            rewind_loaders(trainer, self._loader_states)
         if run.resumed:
             end_epoch_in_full(trainer)
             tell_of_sums(trainer)
+            tell_of_workers(trainer)
         self._loader_states = []
 
     def begin_epoch(self, trainer: Trainer) -> None:
-        """Take back what the iterator that is about to be replaced has drawn.
+        """Take back what was drawn since the process began, and keep what this epoch begins with.
 
         Args:
-            trainer: The Trainer at the beginning of an epoch.
+            trainer: The Trainer at the beginning of an epoch, before any hook of module or callbacks.
         """
-        if self._run.resumed and self.idle and rebuilds_loader_iterator(trainer):
-            self._run.rng.restore()
+        if self._run.resumed and self.idle and rebuilds_iterator(trainer):
+            self._run.rng.restore(self._continued_generators())
+            if builds_loader(trainer):
+                reload_loader(trainer)  # so late that what it draws is drawn behind what was restored
+        if trainer.current_epoch > 0:
+            self._run.rng.hold()
 
     def end_epoch(self, pl_module: LightningModule) -> None:
         """Give the checkpoint's metrics to whatever monitors one, if this process has validated nothing itself.
@@ -110,35 +138,6 @@ class Resumption:
         """
         if self._run.resumed and self.idle:
             pl_module.log_dict(self._run.records.metrics, logger=False)
-
-
-def explain_unreadable(trainer: Trainer) -> Callable[[], None]:
-    """Let a checkpoint that cannot be read be named, until the returned function is called.
-
-    Args:
-        trainer: The Trainer, whose strategy reads it.
-    """
-    reader = trainer.strategy.checkpoint_io
-    read = reader.load_checkpoint
-
-    @functools.wraps(read)
-    def load_checkpoint(path: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return read(path, *args, **kwargs)
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
-            raise  # the system's own words are clear
-        except Exception as error:  # whatever torch and pickle stumble over
-            reason = " ".join(f"{type(error).__name__} {error}".split())
-            raise ValueError(
-                f"Expected `{path}` to be a whole checkpoint, but it cannot be read ({reason[:200]}). If its writing "
-                "was interrupted, resume from an earlier checkpoint."
-            ) from error
-
-    def uninstall() -> None:
-        reader.__dict__.pop("load_checkpoint", None)
-
-    reader.load_checkpoint = load_checkpoint
-    return uninstall
 
 
 def complete_progress(trainer: Trainer, checkpoint: Mapping[str, Any], validating: bool) -> bool:
@@ -215,6 +214,7 @@ def begin_next_epoch(trainer: Trainer) -> None:
     """
     # Lightning takes every run with `max_steps` for one that goes on within an epoch.
     trainer.fit_loop.epoch_loop.restarting = False
+    rebuild_iterator(trainer)
 
 
 def end_epoch_in_full(trainer: Trainer) -> None:
@@ -247,6 +247,20 @@ def tell_of_sums(trainer: Trainer) -> None:
         )
 
 
+def tell_of_workers(trainer: Trainer) -> None:
+    """Say if loader workers drew from generators that no checkpoint holds.
+
+    Args:
+        trainer: The Trainer at the beginning of a resumed training.
+    """
+    if keeps_workers(trainer):
+        rank_zero_warn(
+            "KnowledgeEvolution: the loader has `persistent_workers=True`. What its worker processes draw (random "
+            "crops and the like) goes on from epoch to epoch in them and in no checkpoint, so from here on it differs "
+            "from an uninterrupted run. Use `persistent_workers=False` for an exact resume."
+        )
+
+
 def step_plateau_schedules(trainer: Trainer, pl_module: LightningModule, metrics: Mapping[str, float]) -> None:
     """Step the schedules that wait for a metric, as at the end of the checkpoint's epoch.
 
@@ -269,44 +283,3 @@ def step_plateau_schedules(trainer: Trainer, pl_module: LightningModule, metrics
                 f"{type(config.scheduler).__name__} waits at the end of an epoch, but it holds "
                 f"{', '.join(metrics) or 'none'}. Log it in `validation_step` or `training_step`."
             )
-
-
-def rebuilds_loader_iterator(trainer: Trainer) -> bool:
-    """True if Lightning is about to build the training loader's iterator anew for the epoch that begins.
-
-    Lightning 2.5 does so in a resumed run's first epoch, too, for which it has built one already; each takes a number
-    from the global generator.
-
-    Args:
-        trainer: The Trainer at the beginning of an epoch.
-    """
-    loop = trainer.fit_loop
-    resuming = getattr(loop, "is_resuming", False) or loop.epoch_loop.restarting
-    return bool(trainer.current_epoch > 0 and not resuming)
-
-
-def loader_states(checkpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a checkpoint holds of the resumable training loaders.
-
-    Args:
-        checkpoint: The checkpoint that Lightning has read.
-    """
-    return list(checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", []))
-
-
-def rewind_loaders(trainer: Trainer, states: list[dict[str, Any]]) -> bool:
-    """Put torchdata's resumable loaders where they were at the end of the checkpoint's epoch, and say if there are any.
-
-    Args:
-        trainer: The Trainer at the beginning of a resumed training.
-        states: What `loader_states` returned.
-    """
-    loaders = [loader for loader in trainer.fit_loop._combined_loader.flattened if hasattr(loader, "load_state_dict")]
-    if len(loaders) != len(states) or any("StatefulDataLoader" not in class_names(loader) for loader in loaders):
-        return False
-    for loader, state in zip(loaders, states, strict=True):
-        loader.load_state_dict(state)
-        loader.state_dict()  # builds the iterator of the epoch that is over, which the next call of `iter` hands out
-        if trainer.fit_loop._data_fetcher.length is not None:
-            iter(loader)  # Lightning has asked for no batch beyond the last: the loader cannot know that it is over
-    return bool(loaders)

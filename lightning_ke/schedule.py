@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from lightning.fabric.utilities.data import _set_sampler_epoch
-
+from lightning_ke.loaders import rebuilds_iterator, reload_loader
 from lightning_ke.masks import Mask
-from lightning_ke.resume import rebuilds_loader_iterator
 from lightning_ke.rng import capture_rng, restore_rng
 from lightning_ke.splits import Split, SplitContext
 from lightning_ke.splits.base import RedrawSet, StepScore, check_rate
@@ -134,14 +132,9 @@ class GenerationSchedule:
         if not any(getattr(self, name) for name in _OF_DATA):
             return
         self.set_data(trainer, generation)
-        loop = trainer.fit_loop
         before = capture_rng()
-        # There is no public call; this is what `reload_dataloaders_every_n_epochs` comes down to.
-        loop._combined_loader = None
-        loop.setup_data()
-        for loader in loop._combined_loader.flattened:
-            _set_sampler_epoch(loader, trainer.current_epoch)
-        if rebuilds_loader_iterator(trainer):
+        reload_loader(trainer)
+        if rebuilds_iterator(trainer):
             restore_rng(before)  # the iterator that was just built has drawn, and another one is about to be
 
     def scale(self, trainer: Trainer, generation: int, *, since: int | None = None) -> None:

@@ -45,6 +45,8 @@ class Reset(ABC):
     redraws: ClassVar[bool] = True
     #: True if `remember` keeps values of the whole network, of which each rank of a sharded network holds a part.
     keeps_values: ClassVar[bool] = False
+    #: True if `draw` builds on the weights that there are (`StandIn.current`): it cannot be done twice.
+    reads_current: ClassVar[bool] = False
     #: True if a parameter that `draw` leaves (partly) NaN is kept as it is; otherwise that is an error.
     keeps_undrawn: ClassVar[bool] = False
 

@@ -38,6 +38,7 @@ class Orthogonal(Reset):
     name: ClassVar[str] = "orthogonal"
     description: ClassVar[str] = "filters orthogonal to those that the layer holds, as long as its own draw"
     keeps_undrawn: ClassVar[bool] = True
+    reads_current: ClassVar[bool] = True
 
     def draw(self, stand_in: StandIn) -> None:
         """Draw one module's values.

@@ -43,6 +43,7 @@ class ShrinkPerturb(Reset):
     name: ClassVar[str] = "shrink_perturb"
     description: ClassVar[str] = "0.4 of the old value and 0.1 of one that the layer itself draws"
     keeps_undrawn: ClassVar[bool] = True
+    reads_current: ClassVar[bool] = True
 
     def __init__(self, shrink: float = 0.4, perturb: float = 0.1) -> None:
         if not 0 < _number(shrink) <= 1:

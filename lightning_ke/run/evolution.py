@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_ke.compatibility import early_stopping_fired, restart_neighbours
 from lightning_ke.endings import FixedLength, GenerationEnd, reached
 from lightning_ke.generations import Clock, Plan
+from lightning_ke.loaders import rebuilds_iterator
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
 from lightning_ke.phases import PhaseRunner, Scene
@@ -18,9 +19,8 @@ from lightning_ke.redrawing import RedrawReport, redraw_sets, redrawable
 from lightning_ke.report.wandb import describe_run
 from lightning_ke.resets import NoReset
 from lightning_ke.restart import restart_optimizers, too_long_horizons
-from lightning_ke.resume import rebuilds_loader_iterator
 from lightning_ke.run.drawing import RunMask, optimized
-from lightning_ke.run.identity import check_same_run, identity
+from lightning_ke.run.identity import identity, manner
 from lightning_ke.run.randomness import RunRandomness
 from lightning_ke.run.records import GenerationRecords
 from lightning_ke.settings import Settings
@@ -30,8 +30,6 @@ from lightning_ke.splits import RedrawSet
 
 if TYPE_CHECKING:
     from lightning_ke.compatibility import LightningModule, Trainer
-
-_STATE_VERSION = 1
 
 
 class EvolutionRun:
@@ -52,6 +50,8 @@ class EvolutionRun:
         rng: The random numbers of all ranks.
         phases: Which phases hold.
         resumed: True if the run goes on from a checkpoint.
+        opening: True in the middle of a generation's opening, where nothing but a failure leaves a checkpoint.
+        rank: Number of this rank.
     """
 
     def __init__(
@@ -64,9 +64,10 @@ class EvolutionRun:
         self.split = RunMask(settings, seed)
         self.records = GenerationRecords()
         self.rng = RunRandomness(world_size, rank)
-        self._rank = rank
+        self.rank = rank
         self.phases = PhaseRunner(settings.phases)
         self.resumed = False
+        self.opening = False
         self._data_generation = 0  # for which the data module was last told what its batches are like
 
     @property
@@ -187,9 +188,8 @@ class EvolutionRun:
                 )
         if trainer.is_global_zero:
             generations = None if self.plan is None else self.plan.generations
-            redrawing = {"reset": settings.reset.name, "norm": settings.norm, "optimizer": settings.optimizer}
-            asked = {**identity(settings, self.plan), "seed": self.split.seed, "generations": generations, **redrawing}
-            describe_run(trainer.loggers, {**asked, "lr_schedule": settings.lr_schedule})
+            asked = {**identity(settings, self.plan), **manner(settings)}
+            describe_run(trainer.loggers, {**asked, "seed": self.split.seed, "generations": generations})
         self.clock.start()
 
     def begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> bool:
@@ -216,11 +216,11 @@ class EvolutionRun:
     def _open_generation(self, trainer: Trainer, pl_module: LightningModule) -> None:
         settle(pl_module)
         settings, clock = self.settings, self.clock
-        generation = clock.closed + 1
+        generation, self.opening = clock.closed + 1, True
         self.phases.end_generation(self._scene(trainer, pl_module))
         _tell(trainer, pl_module, "on_generation_end", clock.closed)
         if settings.schedule is not None and self._data_generation != generation:
-            if self.resumed and not rebuilds_loader_iterator(trainer):
+            if self.resumed and not rebuilds_iterator(trainer):
                 self.rng.restore()  # the iterator that was built before the schedule was known has drawn
             settings.schedule.reload(trainer, generation)
             self._data_generation = generation
@@ -245,6 +245,7 @@ class EvolutionRun:
         self.split.forget_steps()  # not before: a checkpoint in the middle of all this begins it again
         restart_neighbours(trainer)
         clock.open_next(trainer.current_epoch, trainer.global_step)
+        self.opening = False
         _tell(trainer, pl_module, "on_generation_start", generation)
         self.records.open_generation()
         of_all = "" if self.plan is None or self.plan.generations is None else f" of {self.plan.generations}"
@@ -344,63 +345,6 @@ class EvolutionRun:
     def _record(self, trainer: Trainer, pl_module: LightningModule, ended: str) -> None:
         assert self.split.mask is not None
         self.records.write(trainer, pl_module, self.split.mask, self.clock, ended)
-
-    # State ----------------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that is needed to continue the run exactly, in plain types."""
-        return {
-            "version": _STATE_VERSION,
-            "settings": identity(self.settings, self.plan),
-            "clock": self.clock.state_dict(),
-            "policy": self.policy.state_dict(),
-            "reset": self.settings.reset.state_dict(),
-            "phases": self.phases.state_dict(),
-            **self.split.state_dict(),
-            **self.records.state_dict(),
-            **self.rng.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any], *, seed: int | None) -> None:
-        """Go on with the run of a checkpoint.
-
-        Args:
-            state: What `state_dict` returned.
-            seed: The seed that the user asked for, if any.
-
-        Raises:
-            ValueError: If the user's settings contradict the run of the checkpoint.
-        """
-        if state.get("version") != _STATE_VERSION:
-            raise ValueError(
-                f"Expected a checkpoint with KnowledgeEvolution state version {_STATE_VERSION}, but got version "
-                f"{state.get('version')!r}. Resume it with the version of lightning_ke that wrote it."
-            )
-        asked = identity(self.settings, self.plan) | ({} if seed is None else {"seed": seed})
-        check_same_run(asked, {**state["settings"], "seed": state["seed"]}, state["clock"]["generation"])
-        self.clock = Clock.from_state_dict(state["clock"])
-        self.split.load_state_dict(state, rank=self._rank)
-        self.records.load_state_dict(state)
-        self.policy.load_state_dict(state["policy"])
-        self.phases.load_state_dict(state["phases"])
-        self.settings.reset.load_state_dict(state["reset"])
-        self.resumed = True
-        self.rng.load_state_dict(state)  # last: whatever draws has drawn
-
-    def check_horizon(self) -> None:
-        """Refuse schedules that were built before the checkpoint said how long the generation in progress is.
-
-        Raises:
-            ValueError: If they were built for a generation of another length.
-        """
-        first, now = self.policy.horizon(1), self.horizon
-        if self.settings.lr_schedule == "restart" and first != now:
-            raise ValueError(
-                f"Expected generations of one length to resume with ModelParallelStrategy, but the first has {first} "
-                f"epochs and generation {self.clock.generation} has {now}: Lightning builds a sharded network's "
-                "schedules before it reads the checkpoint. Use `lr_schedule='continue'`, or resume with "
-                "`strategy='ddp'`."
-            )
 
 
 def _tell(trainer: Trainer, pl_module: LightningModule, hook: str, generation: int) -> None:

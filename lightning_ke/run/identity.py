@@ -1,9 +1,11 @@
-"""What must not change within a run."""
+"""What must not change within a run, and what may but is said."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_ke.generations import Plan
 from lightning_ke.settings import Settings
@@ -24,6 +26,36 @@ def identity(settings: Settings, plan: Plan | None) -> dict[str, Any]:
         "schedule": None if settings.schedule is None else settings.schedule.identity(),
         "phases": [phase.identity() for phase in settings.phases],
     }
+
+
+def manner(settings: Settings) -> dict[str, Any]:
+    """How generations are opened, in plain types; a resumed run may do it in another way.
+
+    Args:
+        settings: What the user asked for.
+    """
+    return {
+        "reset": settings.reset.name,
+        "norm": settings.norm,
+        "exclude": list(settings.exclude),
+        "optimizer": settings.optimizer,
+        "lr_schedule": settings.lr_schedule,
+    }
+
+
+def tell_of_another_manner(asked: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Say what a resumed run does in another way than the run that it goes on with.
+
+    Args:
+        asked: `manner` of the run.
+        saved: That of the checkpoint.
+    """
+    for name, value in asked.items():
+        if saved[name] != value:
+            rank_zero_warn(
+                f"KnowledgeEvolution: the checkpoint's run had `{name}={saved[name]!r}`, this one goes on with "
+                f"`{name}={value!r}`."
+            )
 
 
 def check_same_run(asked: Mapping[str, Any], saved: Mapping[str, Any], begun: int) -> None:

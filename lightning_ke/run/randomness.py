@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,16 +22,29 @@ class RunRandomness:
     def __init__(self, world_size: int, rank: int) -> None:
         self._world_size = world_size
         self._rank = rank
+        #: Generators beside the global ones, of loaders.
+        self.generators: Callable[[], Sequence[torch.Generator]] = tuple
         self._states: list[dict[str, Any]] = []
-        self._held: dict[str, Any] | None = None  # what a validation in progress began with
+        self._held: dict[str, Any] | None = None  # what begins again in a run that goes on from a checkpoint
         self._validating = self._repeats_validation = False
+
+    def hold(self) -> None:
+        """Note that a checkpoint which is written before `release` goes on with what the generators are now."""
+        self._held = self._capture()
+
+    def release(self) -> None:
+        """Note that what has been drawn since `hold` need not be drawn again."""
+        self._held = None
+
+    def _capture(self) -> dict[str, Any]:
+        return {**capture_rng(), "loaders": [generator.get_state() for generator in self.generators()]}
 
     def begin_validation(self) -> None:
         """Note that a checkpoint which is written before this validation ends has to begin it again."""
         if self._repeats_validation:
-            self.restore()
+            self.restore(self.generators())
             self._repeats_validation = False
-        self._held, self._validating = capture_rng(), True
+        self._held, self._validating = self._capture(), True
 
     def end_validation(self) -> None:
         """Note that a checkpoint goes on behind the validation."""
@@ -41,19 +54,26 @@ class RunRandomness:
         """Collect every rank's generators while all ranks are together: a checkpoint may be asked of one alone."""
         if self._world_size > 1:
             states: list[Any] = [None] * self._world_size
-            torch.distributed.all_gather_object(states, capture_rng())
+            torch.distributed.all_gather_object(states, self._capture())
             self._states = states
 
-    def restore(self) -> None:
-        """Go on with this rank's random numbers of the checkpoint."""
+    def restore(self, generators: Sequence[torch.Generator] = ()) -> None:
+        """Go on with this rank's random numbers of the checkpoint.
+
+        Args:
+            generators: Those of the loaders to take up, too.
+        """
         if self._rank < len(self._states):
-            restore_rng(self._states[self._rank])
+            state = self._states[self._rank]
+            restore_rng(state)
+            for generator, saved in zip(generators, state.get("loaders", ()), strict=False):
+                generator.set_state(saved)
 
     def state_dict(self) -> dict[str, Any]:
         """The generators of all ranks, and whether a validation is in progress."""
         alone = self._world_size == 1
         return {
-            "rng": [self._held or capture_rng()] if alone else list(self._states),
+            "rng": [self._held or self._capture()] if alone else list(self._states),
             "validating": self._validating,
         }
 
@@ -64,6 +84,7 @@ class RunRandomness:
             state: The state.
         """
         self._states = list(state["rng"])
+        self._held = self._states[self._rank] if self._rank < len(self._states) else None
         self._repeats_validation = bool(state.get("validating"))
         if self._states and len(self._states) != self._world_size:
             rank_zero_info(

@@ -151,7 +151,7 @@ def loader(count: int, ranks: int, rank: int, seed: int = 0) -> DataLoader[Any]:
 
 
 def strategy(kind: str, size: int, timeout: float = 200) -> Any:
-    """The strategy of a kind of world; "single" is an ordinary Trainer, "ddp-default" is DDP as Lightning sets it up."""
+    """The strategy of a kind of world; "single" is an ordinary Trainer, "ddp-default" DDP as Lightning sets it up."""
     if kind == "single":
         return "auto"
     if kind.startswith("ddp"):
