@@ -6,6 +6,7 @@ import argparse
 import fcntl
 import json
 import logging
+import math
 import platform
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,9 +23,7 @@ from benchmarks.accuracy.statistics import Difference, paired_difference
 
 HOW_TO_READ = """Mean and standard deviation over the seeds. A difference is the mean over paired seeds with its 95 %
 interval (Student's t); in bold if the interval excludes 0."""
-HISTORY = (
-    """Mean validation score (of the metric that chose the weights) at the end of each generation: dense / slim."""
-)
+HISTORY = "Mean validation score (of the metric that is compared) at the end of each generation: dense / slim."
 
 _DIGITS = {"%": (100, 1), "°": (1, 1), "": (1, 3)}
 
@@ -186,15 +185,20 @@ def results(study: Study, table: pd.DataFrame) -> str:
         study: The study.
         table: What `collect` gave.
     """
-    names = [f"{label}{f', {unit}' if unit else ''}" for label, unit in study.metrics.values()]
+    firsts = {group: _first(study, rows) for group, rows in table.groupby("group")}
+    alike = len(set(firsts.values())) == 1
+    # Groups of different metrics show the one that is compared, and name it.
+    names = [_title(study, name) for name in study.metrics] if alike else ["score"]
     columns = ["group", "arm", "network", "seeds", "parameters", *names]
     columns += [f"{_compared(study, table)}, to {control}" for control in (study.baseline, study.same_size)]
     lines = []
     for (group, arm, network), rows in table.groupby(["group", "arm", "network"], sort=False):
-        cells = [str(group), str(arm), str(network), str(len(rows)), f"{rows['parameters'].iloc[0]:,}"]
-        cells += [_spread(rows[name], unit) for name, (_, unit) in study.metrics.items()]
-        metric = _first(study, rows)
+        metric = firsts[group]
         _, unit = study.metrics[metric]
+        cells = [str(group) if alike else f"{group}: {_title(study, metric)}", str(arm), str(network), str(len(rows))]
+        cells.append(f"{rows['parameters'].iloc[0]:,}")
+        shown = study.metrics if alike else [metric]
+        cells += [_spread(rows[name], study.metrics[name][1]) for name in shown]
         for control in (study.baseline, study.same_size):
             other = _scores(table, group, control, "dense", metric)
             own = _scores(table, group, arm, network, metric)
@@ -230,14 +234,17 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
         path: The file.
     """
     groups = list(table["group"].unique())
-    figure, panels = plt.subplots(
-        1, len(groups), figsize=(3.2 * len(groups) + 1, 2.6), layout="constrained", sharey=True
-    )
+    across = min(3, len(groups))
+    down = math.ceil(len(groups) / across)
+    size = (3.2 * across + 1, 2.6 * down)
+    figure, panels = plt.subplots(down, across, figsize=size, layout="constrained", sharey=True, squeeze=False)
     networks = list(table[["arm", "network"]].drop_duplicates().itertuples(index=False, name=None))
     names = [arm if network == "dense" and arm != "kels" else f"{arm}, {network}" for arm, network in networks]
-    for axes, group in zip([panels] if len(groups) == 1 else panels, groups, strict=True):
+    for axes in panels.flat[len(groups) :]:
+        axes.axis("off")
+    for axes, group in zip(panels.flat[: len(groups)], groups, strict=True):
         metric = _first(study, table[table["group"] == group])
-        label, unit = study.metrics[metric]
+        _, unit = study.metrics[metric]
         for position, (arm, network) in enumerate(networks):
             values = _scores(table, group, arm, network, metric) * (100 if unit == "%" else 1)
             colour = "#d95f02" if network == "slim" else "#1f77b4"
@@ -245,7 +252,7 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
             axes.scatter(values, heights, color=colour, s=12, alpha=0.6, linewidths=0)
             axes.plot([values.mean()] * 2, [position - 0.35, position + 0.35], color=colour, lw=2)
         axes.set_title(group, fontsize=10)
-        axes.set_xlabel(f"{label}, {unit}" if unit else label)
+        axes.set_xlabel(_title(study, metric))
         axes.grid(axis="x", alpha=0.3)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -274,15 +281,19 @@ def _first(study: Study, rows: pd.DataFrame) -> str:
     return next(name for name in study.metrics if name in rows and bool(rows[name].notna().any()))
 
 
+def _title(study: Study, metric: str) -> str:
+    """A metric's name and unit."""
+    label, unit = study.metrics[metric]
+    return f"{label}, {unit}" if unit else label
+
+
 def _compared(study: Study, table: pd.DataFrame) -> str:
     """What is compared, in words."""
     first = {study.metrics[_first(study, rows)][0] for _, rows in table.groupby("group")}
-    return first.pop() if len(first) == 1 else "first metric"
+    return first.pop() if len(first) == 1 else "score"
 
 
 def _spread(values: pd.Series[float], unit: str) -> str:
-    if bool(values.isna().all()):
-        return "-"
     scale, digits = _DIGITS[unit]
     spread = f" ± {scale * values.std():.{digits}f}" if len(values) > 1 else ""
     return f"{scale * values.mean():.{digits}f}{spread}"

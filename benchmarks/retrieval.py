@@ -1,6 +1,6 @@
 """Metric learning in generations on classes that were never trained on, beside both controls, over seeds.
 
-    python -m benchmarks.retrieval ROOT OUT.jsonl [--seeds 5] [--groups proxy-anchor triplet margin] [--collect]
+    python -m benchmarks.retrieval ROOT OUT.jsonl [--seeds 3] [--groups proxy-anchor triplet margin] [--collect]
 
 ROOT holds `flowers-102` as torchvision lays it out. OUT gets one line for each run; runs that it has already are not
 repeated, so stop it whenever you like. Then (with --collect at once) CSV, page and plot are written to `docs/results/`.
@@ -53,7 +53,10 @@ from ImageNet weights are far higher.
 - **slim-sized**: a network of half the channels, trained from scratch for {GENERATIONS * EPOCHS} epochs.
 
 The weights of the last epoch are tested, once; no weights were chosen.""",
-    command="python -m benchmarks.retrieval ROOT OUT.jsonl --seeds 5",
+    command="python -m benchmarks.retrieval ROOT OUT.jsonl --seeds 3",
+    findings="""At this length generations cost: with the proxy-anchor loss the dense network loses 3.7 ± 1.8 points of
+Recall@1 against plain training. The slim network is still getting better with each generation; beside a network of its
+size from scratch its mean is lower, by less than three seeds can tell.""",
 )
 
 
@@ -124,4 +127,4 @@ def prepare(root: Path) -> paired.Run:
 
 
 if __name__ == "__main__":
-    paired.command_line(STUDY, LOSSES, ARMS, 5, prepare)
+    paired.command_line(STUDY, LOSSES, ARMS, 3, prepare)

@@ -24,6 +24,11 @@ CARDS = Path(__file__).parents[2] / "docs" / "methods"
 RATE = 0.1
 GENERATIONS, EPOCHS = 5, 6
 BASE = ("experiment=demo", "trainer.precision=bf16-mixed", "trainer.enable_progress_bar=false")
+ABOUT = f"""A ResNet18 of half the width; 1,000 of the embedded images (Fashion-MNIST, 28 px) to train on, 500 to
+validate, 2,500 to test; {GENERATIONS} generations of {EPOCHS} epochs where there are generations. It is a first look at
+everything under one roof, not the setting that any of the methods was made for: the generations are too short to
+converge or to overfit, and the last stages of the network see single pixels, so that 62 % of its weights never get a
+gradient. Numbers of one or two seeds claim nothing."""
 
 # Name of the arm: the card that it belongs to, what it is, and what distinguishes its `ke-train`.
 ARMS = {
@@ -36,8 +41,14 @@ ARMS = {
         ["split=random-each-generation"],
     ),
     "magnitude": ("magnitude", "the larger half of the weights", ["split=magnitude"]),
-    "snip": ("snip", "the 80 % of the weights that matter most for the loss", ["split=snip"]),
-    "fisher": ("fisher", "the 80 % of the weights with the largest squared gradients", ["split=fisher"]),
+    # On images of 28 px the last stages see single pixels, and 62 % of the weights never get a gradient; of the others
+    # these redraw a fifth, as their authors do.
+    "snip": ("snip", "the 30 % of the weights that matter most for the loss", ["split=snip", "split.rate=0.3"]),
+    "fisher": (
+        "fisher",
+        "the 30 % of the weights with the largest squared gradients",
+        ["split=fisher", "split.rate=0.3"],
+    ),
     "layers": ("layers", "later-layer forgetting: layer4 and up is redrawn", ["split=layers", "split.start=layer4"]),
     "llf-in-kels": ("compose", "later-layer forgetting inside a slim structure", ["split=llf-in-kels"]),
     "last-layer": ("last-layer", "the last layer is redrawn", ["split=last-layer"]),
@@ -119,7 +130,7 @@ def family(setting: str, data: str, seeds: Sequence[int]) -> Study:
             more += ["generations.end.least=3", "generations.end.most=12", "generations.end.patience=2"]
         arms.append(Arm(name, meaning, [*overrides, *more]))
     title = "The whole family on one small data set"
-    return Study("family", title, "embedded", arms, "slim-scratch", BASE, (RATE,), seeds, test_error=0.85)
+    return Study("family", title, "embedded", arms, "slim-scratch", BASE, (RATE,), seeds, test_error=0.85, about=ABOUT)
 
 
 def write_cards(table: pd.DataFrame, folder: Path = CARDS) -> list[str]:
@@ -159,10 +170,12 @@ def _measured(table: pd.DataFrame, arm: str, meaning: str) -> str:
 
     own = scores(arm)
     slim = scores(arm, "slim") if Arm(arm, meaning, ARMS[arm][2]).trains_slim else own[:0]
-    if own.empty or scores("long").empty:
+    long = scores("long")
+    own, slim, long = (each[each.index.isin(own.index.intersection(long.index))] for each in (own, slim, long))
+    if own.empty:
         return ""
-    against = paired_difference(own, scores("long"))
-    versus = f"long baseline {scores('long').mean():.1f} %"
+    against = paired_difference(own, long)
+    versus = f"long baseline {long.mean():.1f} %"
     if against is not None:
         versus += f", difference {against.mean:+.1f} ± {against.half_width:.1f}"
     slimmed = f", slim {slim.mean():.1f} %" if len(slim) else ""

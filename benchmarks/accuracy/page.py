@@ -21,6 +21,7 @@ of at least {least} seeds; with one seed there is none. A test accuracy of one r
 points of its own.
 """
 TUNED = "Its learning rate is the best of at least three on the validation images at seed {seed}"
+TRIED = "Validation accuracy of the dense network at the tuning seed."
 UNTUNED = "The learning rate is the same for all of them"
 
 
@@ -42,10 +43,11 @@ def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
             error=study.test_error,
             least=LEAST_SEEDS,
         ),
+        *([study.about] if study.about else []),
         comparison(study, table),
         f"![Test accuracy of every arm, dense and slim, one dot per seed]({study.name}.png)",
         "## The arms\n\n" + "\n".join(f"- **{arm.name}**: {arm.meaning}" for arm in study.arms),
-        "## Learning rates\n\nValidation accuracy of the dense network at the tuning seed.\n\n" + tuning(study, table),
+        *([f"## Learning rates\n\n{TRIED}\n\n{tuning(study, table)}"] if len(study.rates) > 1 else []),
         "## How it was run\n\n" + how(study, table),
     ]
     (folder / f"{study.name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -61,7 +63,8 @@ def comparison(study: Study, table: pd.DataFrame) -> str:
     tuned = table[table["tuned"]]
     controls = (study.arms[0].name, study.same_size)
     control_scores = [_scores(tuned, name, "dense") for name in controls]
-    columns = ["arm", "network", "lr", "seeds", "validation", "test", "ops", "training ops"]
+    tuned_rates = len(study.rates) > 1
+    columns = ["arm", "network", *(["lr"] if tuned_rates else []), "seeds", "validation", "test", "ops", "training ops"]
     columns += [f"to {name}" for name in controls]
     baseline = tuned[(tuned["arm"] == study.arms[0].name) & (tuned["network"] == "dense")]
     lines: list[list[str]] = []
@@ -81,7 +84,7 @@ def comparison(study: Study, table: pd.DataFrame) -> str:
                 [
                     arm.name,
                     network,
-                    f"{rows['lr'].iloc[0]:g}",
+                    *([f"{rows['lr'].iloc[0]:g}"] if tuned_rates else []),
                     str(len(rows)),
                     _spread(rows["val_acc"]),
                     _spread(rows["test_acc"]),
@@ -157,7 +160,7 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
         if len(values):
             axes.axvline(100 * values.mean(), color="grey", ls=style, lw=1, zorder=0, label=name)
     axes.set_yticks(range(len(study.arms)), [arm.name for arm in study.arms])
-    axes.invert_yaxis()
+    axes.set_ylim(len(study.arms) - 0.5, -0.5)
     axes.set_xlabel("test accuracy, %")
     axes.legend(loc="best", fontsize=8)
     figure.savefig(path, dpi=130)

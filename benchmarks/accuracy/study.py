@@ -72,6 +72,7 @@ class Study:
         seeds: Seeds of the comparison.
         tuning_seed: Seed of the runs that choose the learning rate; also the first of `seeds`.
         test_error: Standard error of one run's test accuracy, in points.
+        about: What a reader must know of its setting, in Markdown.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Study:
     seeds: Sequence[int]
     tuning_seed: int = field(default=0)
     test_error: float = 0.6
+    about: str = ""
 
     def arm(self, name: str) -> Arm:
         """One of its arms.
