@@ -176,7 +176,9 @@ class Variables:
             return roots
         left = np.concatenate([one for one, _ in pairs])
         right = np.concatenate([np.broadcast_to(other, one.shape) for one, other in pairs])
-        return _parents(self.count, left, right)[roots]
+        del pairs
+        _join_roots(roots, left, right)
+        return roots[roots]
 
 
 def _begin(join: _Join) -> int:
@@ -198,9 +200,14 @@ def _flat(channels: Channels) -> Channels:
     return channels if isinstance(channels, range) or channels.ndim == 1 else channels.reshape(-1)
 
 
-def _parents(count: int, left: NDArray[np.int32], right: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Join pairs of roots: for each root the smallest one that it is joined with; for any other variable itself."""
-    parents = np.arange(count, dtype=np.int32)
+def _join_roots(parents: NDArray[np.int32], left: NDArray[np.int32], right: NDArray[np.int32]) -> None:
+    """Join pairs of roots of a forest of flat trees: afterwards each points to the smallest one that it is joined with.
+
+    Args:
+        parents: The parent of every variable; changed in place, at roots only.
+        left: Roots.
+        right: Roots, as many.
+    """
     hooked = []
     while True:
         open_pairs = left != right
@@ -216,7 +223,6 @@ def _parents(count: int, left: NDArray[np.int32], right: NDArray[np.int32]) -> N
     # What was hooked first may hang below what was hooked later.
     for earlier in reversed(hooked):
         parents[earlier] = parents[parents[earlier]]
-    return parents
 
 
 def _flatten(parents: NDArray[np.int32], nodes: NDArray[np.int32]) -> None:
