@@ -225,7 +225,8 @@ class EvolutionRun:
             settings.schedule.reload(trainer, generation)
             self._data_generation = generation
         survivors, sets = self.split.open_generation(trainer, pl_module, generation)
-        if self.phases.postpone(generation):
+        postponed = self.phases.postpone(generation)
+        if postponed:
             sets = (RedrawSet(survivors, NoReset()),)
         report = self._redraw(trainer, pl_module, sets, generation)
 
@@ -249,7 +250,8 @@ class EvolutionRun:
         _tell(trainer, pl_module, "on_generation_start", generation)
         self.records.open_generation()
         of_all = "" if self.plan is None or self.plan.generations is None else f" of {self.plan.generations}"
-        rank_zero_info(f"KnowledgeEvolution: generation {generation}{of_all}, {report.total:,} weights redrawn.")
+        redrawn = "its redraw comes later, by a phase" if postponed else f"{report.total:,} weights redrawn"
+        rank_zero_info(f"KnowledgeEvolution: generation {generation}{of_all}, {redrawn}.")
         if report.kept_bare and generation == 2:
             rank_zero_info(
                 "KnowledgeEvolution: never redrawn, because nothing says how their first values were drawn: "

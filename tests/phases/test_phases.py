@@ -157,8 +157,12 @@ def test_bottom_up_keeps_one_block_more_in_each_generation_and_rescales_it(tmp_p
                 torch.testing.assert_close(after[name].norm(), first[name])
 
 
-def test_what_a_generation_redraws_is_absent_first_and_then_orthogonal_to_what_was_there(tmp_path: Path) -> None:
-    _, watch = fit(tmp_path, [Dropped(end=0.5)], split=Overlap(0.6), reset="orthogonal")
+def test_what_a_generation_redraws_is_absent_first_and_then_orthogonal_to_what_was_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        _, watch = fit(tmp_path, [Dropped(end=0.5)], split=Overlap(0.6), reset="orthogonal")
+    assert "generation 2 of 2, its redraw comes later, by a phase." in caplog.text
     assert watch.held == [[]] * 4 + [["dropped"]] * 2 + [[]] * 2
     absent = {name: (watch.start[4][name] == 0).all(1) for name in WEIGHTS}
     assert 0 < sum(int(rows.sum()) for rows in absent.values()) < 16
