@@ -125,3 +125,19 @@ def test_a_transformer_encoder_is_cut_throughout() -> None:
     slim = extract_slim(network, draw(network, 0.5, SEQUENCE))
     assert slim.encoder.layers[0].linear1.weight.shape == (12, 8)
     assert slim.stem.out_features == 8
+
+
+def test_equal_parts_stay_equal_where_one_of_them_meets_the_input() -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.both, self.one, self.other = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.both(x).chunk(2, 1)
+            return self.one(first) + self.other(second + x)  # the input's channels, and so the second's, are all kept
+
+    network = nn.Sequential(Halves(), nn.Conv2d(2, 4, 1), nn.Conv2d(4, 2, 1))
+    mask = draw(network, 0.5, torch.zeros(1, 3, 4, 4))
+    assert bool(mask["0.both.weight"].all())
+    extract_slim(network, mask)
