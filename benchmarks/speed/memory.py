@@ -17,6 +17,7 @@ from torch import nn
 from torchvision.models import get_model
 
 import lightning_ke as ke
+from tests.memory import PeakMemory
 
 # The allocator then gives every freed block back at once, so that resident memory is what is really held.
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0"}
@@ -76,6 +77,21 @@ def peak_memory(action: str, network: str) -> int:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed.memory", action, network]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | _ENVIRONMENT)
     return int(done.stdout.split()[-1])
+
+
+def peak_of_redraw(split: str, network: str) -> int:
+    """The larger of two measures of what a redraw takes: resident memory, and the tensors that are alive at once.
+
+    A kernel that takes pages away meanwhile makes the first too small; the second knows nothing but tensors.
+
+    Args:
+        split: Name of the split.
+        network: torchvision's name of the network.
+    """
+    run = ACTIONS[f"redraw-{split}"](build(network))
+    with PeakMemory() as counted:
+        run()
+    return max(counted.peak, peak_memory(f"redraw-{split}", network))
 
 
 def _status(field: str) -> int:
