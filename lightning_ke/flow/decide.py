@@ -110,7 +110,7 @@ def _read_off(traced: Trace, kept: NDArray[np.bool_]) -> tuple[tuple[Axis, ...],
                     axes.append(Axis(len(member), member.nonzero().squeeze(1).int()))
             positions.append(position)
         if any(position >= 0 for position in positions):
-            cuts[name] = Cut(traced.shapes[name], tuple(positions))
+            cuts[name] = Cut(tuple(traced.shapes[name]), tuple(positions))
     return tuple(axes), cuts
 
 
