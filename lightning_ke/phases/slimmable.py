@@ -52,7 +52,7 @@ class _Both:
     """The mean loss of a network's own step and of its slim network's."""
 
     def __init__(self, model: nn.Module, slim: SlimWithin) -> None:
-        self._dense: Callable[..., Any] = model.training_step  # type: ignore[assignment]
+        self._dense: Callable[..., Any] = model.training_step  # type: ignore[assignment]  # untyped in a module
         self._slim = slim
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
