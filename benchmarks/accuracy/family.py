@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.accuracy.arms import taught
 from benchmarks.accuracy.statistics import paired_difference
 from benchmarks.accuracy.study import Arm, Study
 
@@ -30,6 +31,15 @@ everything under one roof, not the setting that any of the methods was made for:
 converge or to overfit, and the last stages of the network see single pixels, so that 62 % of its weights never get a
 gradient. Numbers of one or two seeds claim nothing."""
 
+# One training without a redraw, as long as all generations together.
+ONCE = (
+    "generations.count=1",
+    f"generations.epochs={GENERATIONS * EPOCHS}",
+    "redraw=none",
+    "generations.score_fit=false",
+)
+
+SLIM_SIZED = "backbone.width=0.25"
 # Name of the arm: the card that it belongs to, what it is, and what distinguishes its `ke-train`.
 ARMS = {
     "kels": ("kels", "the first half of each layer's channels is fit", ["split=kels"]),
@@ -48,6 +58,11 @@ ARMS = {
         "fisher",
         "the 30 % of the weights with the largest squared gradients",
         ["split=fisher", "split.rate=0.3"],
+    ),
+    "edge-popup": (
+        "edge-popup",
+        "half of the untrained weights solves the task best (a search as long as the training)",
+        ["split=mask"],
     ),
     "layers": ("layers", "later-layer forgetting: layer4 and up is redrawn", ["split=layers", "split.start=layer4"]),
     "llf-in-kels": ("compose", "later-layer forgetting inside a slim structure", ["split=llf-in-kels"]),
@@ -81,6 +96,16 @@ ARMS = {
         "KELS, the slim network alone for 70 % of each generation",
         ["generations=slim_first"],
     ),
+    "slimmable": (
+        "slimmable",
+        "KELS; both networks learn together in the last third of each generation",
+        ["generations=slimmable"],
+    ),
+    "distilled": (
+        "distillation",
+        "a network of the slim network's size, taught by the long baseline",
+        [*ONCE, SLIM_SIZED, "loss=distillation"],
+    ),
     "born-again": (
         "born-again",
         "everything is redrawn; the last generation teaches",
@@ -102,6 +127,21 @@ ARMS = {
 }
 
 
+def popped(folder: Path) -> Sequence[str]:
+    """Search a mask in the weights that a training began with, for as long as it took: its cost is that of the search.
+
+    Args:
+        folder: The training's folder.
+    """
+    from benchmarks.accuracy.supermask import search  # torch is imported where it is needed
+
+    return [f"split.mask={search(folder, folder / 'supermask.pt')}"]
+
+
+# What begins with something of the long baseline at the same seed.
+TAKES = {"edge-popup": popped, "distilled": taught}
+
+
 def family(setting: str, data: str, seeds: Sequence[int]) -> Study:
     """Every method once, in one cheap setting.
 
@@ -110,17 +150,9 @@ def family(setting: str, data: str, seeds: Sequence[int]) -> Study:
         data: Unused: the images come with the package.
         seeds: Seeds of the comparison.
     """
-    one = [
-        "generations.count=1",
-        f"generations.epochs={GENERATIONS * EPOCHS}",
-        "redraw=none",
-        "generations.score_fit=false",
-    ]
     arms = [
-        Arm("long", "the dense long baseline: no redraw, one schedule", one),
-        Arm(
-            "slim-scratch", "a network of the slim network's size, trained from scratch", [*one, "backbone.width=0.25"]
-        ),
+        Arm("long", "the dense long baseline: no redraw, one schedule", ONCE),
+        Arm("slim-scratch", "a network of the slim network's size, trained from scratch", [*ONCE, SLIM_SIZED]),
         Arm("restarts", "the same restarts, nothing redrawn", ["redraw=none"]),
     ]
     for name, (_, meaning, overrides) in ARMS.items():
@@ -128,7 +160,8 @@ def family(setting: str, data: str, seeds: Sequence[int]) -> Study:
         if name in ("plateau", "overfit"):
             more = ["generations.count=null", "generations.epochs=null", f"trainer.max_epochs={GENERATIONS * EPOCHS}"]
             more += ["generations.end.least=3", "generations.end.most=12", "generations.end.patience=2"]
-        arms.append(Arm(name, meaning, [*overrides, *more]))
+        after = {"after": "long", "take": TAKES[name]} if name in TAKES else {}
+        arms.append(Arm(name, meaning, [*overrides, *more], **after))
     title = "The whole family on one small data set"
     return Study("family", title, "embedded", arms, "slim-scratch", BASE, (RATE,), seeds, test_error=0.85, about=ABOUT)
 
@@ -168,16 +201,18 @@ def _measured(table: pd.DataFrame, arm: str, meaning: str) -> str:
         rows = table[(table["arm"] == name) & (table["network"] == network)]
         return 100 * rows.set_index("seed")["test_acc"]
 
-    own = scores(arm)
+    own, long, scratch = scores(arm), scores("long"), scores("slim-scratch")
     slim = scores(arm, "slim") if Arm(arm, meaning, ARMS[arm][2]).trains_slim else own[:0]
-    long = scores("long")
-    own, slim, long = (each[each.index.isin(own.index.intersection(long.index))] for each in (own, slim, long))
+    paired = own.index.intersection(long.index)
+    own, slim, long, scratch = (each[each.index.isin(paired)] for each in (own, slim, long, scratch))
     if own.empty:
         return ""
     against = paired_difference(own, long)
     versus = f"long baseline {long.mean():.1f} %"
     if against is not None:
         versus += f", difference {against.mean:+.1f} ± {against.half_width:.1f}"
+    if len(scratch) == len(own) and (len(slim) or SLIM_SIZED in ARMS[arm][2]):
+        versus += f", slim from scratch {scratch.mean():.1f} %"
     slimmed = f", slim {slim.mean():.1f} %" if len(slim) else ""
     seeds = "one seed" if len(own) == 1 else f"{len(own)} seeds"
     return f"{meaning[0].upper()}{meaning[1:]}: {own.mean():.1f} %{slimmed} ({versus}; {seeds})."

@@ -15,7 +15,7 @@ from lightning_ke.app.run_folder import RunFolder, is_first_process
 # How long a run is.
 _LENGTH = ("generations.count", "generations.epochs", "trainer.max_epochs")
 # Paths that the user gives.
-_PATHS = ("datamodule.root", "datamodule.file", "backbone.weights", "loss.teacher.checkpoint")
+_PATHS = ("datamodule.root", "datamodule.file", "backbone.weights", "split.mask", "loss.teacher.checkpoint")
 # What may be different when a run goes on.
 _FREE = (
     *_LENGTH,

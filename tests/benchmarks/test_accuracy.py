@@ -22,6 +22,7 @@ from lightning_ke.app.backbones import torchvision_backbone
 from lightning_ke.app.build import build
 from lightning_ke.app.experiment import run as run_one
 from lightning_ke.app.typed import check_types
+from lightning_ke.masks import load_mask
 from lightning_ke.splits import list_splits
 from tests.app.commands import composed
 
@@ -283,11 +284,30 @@ def test_pruning_half_of_a_network_leaves_one_of_half_the_width(tmp_path):
     }
 
 
+@pytest.mark.slow
+def test_a_mask_is_searched_in_the_very_weights_that_are_trained(tmp_path):
+    """What is left of the untrained network is already better than chance, and a run takes it as its mask."""
+    from benchmarks.accuracy.supermask import search
+
+    short = ["experiment=demo", "generations.count=1", "generations.epochs=2", "warmup=0", "logger=none"]
+    run_one(composed(*short, "redraw=none", "generations.score_fit=false"), tmp_path / "long")
+    found = load_mask(search(tmp_path / "long", tmp_path / "mask.pt"))
+    assert found.fit_share == pytest.approx(0.5, abs=0.01)
+    # Two epochs at a learning rate of zero train nothing: what is scored is the mask.
+    still = [*short, "split=mask", f"split.mask={tmp_path / 'mask.pt'}", "optimizer.lr=0", "redraw=none"]
+    run_one(composed(*still, "generations.fit_norm=reestimate"), tmp_path / "masked")
+    assert load_mask(tmp_path / "masked" / "checkpoints" / "last.ckpt") == found
+    history = json.loads((tmp_path / "masked" / "results.json").read_text())["history"]
+    assert history[-1]["fit"]["val_acc"] > 0.3 > history[-1]["dense"]["val_acc"]
+
+
 def test_every_arm_of_the_family_composes_is_as_long_as_the_others_and_has_a_card():
     whole = family("small", "unused", [0])
     assert {card for card, _, _ in ARMS.values()} <= {path.stem for path in CARDS.glob("*.md")}
     for arm in whole.arms:
-        config = composed(*whole.base, *arm.overrides, "optimizer.lr=0.1", "seed=0")
+        taken = {"edge-popup": ["split.mask=FILE"], "distilled": taught(Path("before"))}.get(arm.name, ())
+        config = composed(*whole.base, *arm.overrides, *taken, "optimizer.lr=0.1", "seed=0", "logger=none")
+        assert not OmegaConf.missing_keys(config), arm.name
         length, generations = config.trainer.max_epochs, config.generations
         assert (length or generations.count * generations.epochs) == 30, "all are trained equally long"
     named = " ".join(override for arm in whole.arms for override in arm.overrides)
@@ -304,12 +324,18 @@ def test_what_was_measured_is_written_into_the_cards(tmp_path):
         ("kels", "dense", 0.72, 0),
         ("kels", "dense", 0.84, 1),
     ]
-    rows += [("kels", "slim", 0.5, 0), ("wels", "dense", 0.6, 0)]
+    rows += [
+        ("kels", "slim", 0.5, 0),
+        ("wels", "dense", 0.6, 0),
+        *(("slim-scratch", "dense", 0.55, seed) for seed in (0, 1)),
+    ]
     table = pd.DataFrame(rows, columns=["arm", "network", "test_acc", "seed"])
     for _ in range(2):  # a second time replaces the first
         assert write_cards(table, tmp_path) == ["kels", "wels"]
     [row] = [line for line in (tmp_path / "kels.md").read_text().splitlines() if "**Measured**" in line]
-    assert "78.0 %, slim 50.0 % (long baseline 75.0 %, difference +3.0 ± 12.7; 2 seeds)" in row
+    assert (
+        "78.0 %, slim 50.0 % (long baseline 75.0 %, difference +3.0 ± 12.7, slim from scratch 55.0 %; 2 seeds)" in row
+    )
     # Beside the baseline of the same seed.
     assert "60.0 % (long baseline 70.0 %; one seed)" in (tmp_path / "wels.md").read_text()
     assert "Measured" not in (tmp_path / "snip.md").read_text()
