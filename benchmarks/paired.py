@@ -19,10 +19,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from benchmarks.accuracy.statistics import Difference, paired_difference
+from benchmarks.accuracy.statistics import LEAST_SEEDS, Difference, paired_difference
 
-HOW_TO_READ = """Mean and standard deviation over the seeds. A difference is the mean over paired seeds with its 95 %
-interval (Student's t); in bold if the interval excludes 0."""
+HOW_TO_READ = f"""Mean and standard deviation over the seeds. A difference is the mean over paired seeds with its 95 %
+interval (Student's t); in bold if the interval excludes 0 and there are at least {LEAST_SEEDS} seeds."""
 HISTORY = "Mean validation score (of the metric that is compared) at the end of each generation: dense / slim."
 
 _DIGITS = {"%": (100, 1), "°": (1, 1), "": (1, 3)}
@@ -304,4 +304,5 @@ def _difference(difference: Difference | None, unit: str) -> str:
         return "one seed"
     scale, digits = _DIGITS[unit]
     text = f"{scale * difference.mean:+.{digits}f} ± {scale * difference.half_width:.{digits}f}"
-    return f"**{text}**" if abs(difference.mean) > difference.half_width else text
+    told = difference.seeds >= LEAST_SEEDS and abs(difference.mean) > difference.half_width
+    return f"**{text}**" if told else text

@@ -58,3 +58,17 @@ def test_the_page_holds_means_and_paired_differences(tmp_path: Path) -> None:
     assert "0.3 hours" in page
     assert (tmp_path / "results" / "trial.png").stat().st_size > 1000
     assert len((tmp_path / "results" / "trial.csv").read_text().splitlines()) == 1 + 9 + 3
+
+
+def test_few_seeds_tell_nothing_however_far_apart_they_are(tmp_path: Path) -> None:
+    versions = {"torch": "2", "lightning": "2", "python": "3"}
+    for seeds, told in ((4, False), (5, True)):
+        path = tmp_path / f"{seeds}.jsonl"
+        lines = [
+            row("g", arm, seed, acc + 0.01 * seed)
+            for seed in range(seeds)
+            for arm, acc in (("long", 0.5), ("small", 0.3))
+        ]
+        path.write_text("".join(json.dumps(line | versions) + "\n" for line in lines))
+        paired.write(STUDY, path, tmp_path)
+        assert ("**+20.0 ± 0.0**" in (tmp_path / "trial.md").read_text()) == told
