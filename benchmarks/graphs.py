@@ -8,7 +8,6 @@ stop it whenever you like. Then (with --collect at once) CSV, page and plot are 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.optim import AdamW
 
 from benchmarks import paired
+from benchmarks.training import fit
 from lightning_ke import KnowledgeEvolution, measure_cost
 from lightning_ke.data import CoraDataModule
 from lightning_ke.tasks import NodeClassification
@@ -80,25 +80,12 @@ def run(data: CoraDataModule, kind: str, arm: str, seed: int) -> dict[str, Any]:
     task = NodeClassification(network, data.num_classes, optimizer=lambda p: AdamW(p, lr=0.01, weight_decay=0.05))
     task.example_input_array = data.example_input
     best, evolution = Best(), KnowledgeEvolution(rate=0.5, generations=GENERATIONS, seed=seed)
-    trainer = Trainer(
-        max_epochs=GENERATIONS * EPOCHS,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=2,
-        callbacks=[best, evolution] if arm == "kels" else [best],
-    )
-    start = time.monotonic()
-    trainer.fit(task, data)
-    row: dict[str, Any] = {"group": kind, "arm": arm, "seed": seed, "seconds": round(time.monotonic() - start, 1)}
+    callbacks = [best, evolution] if arm == "kels" else [best]
+    trainer, seconds = fit(task, data, GENERATIONS * EPOCHS, callbacks, validate_every=2)
+    row: dict[str, Any] = {"group": kind, "arm": arm, "seed": seed, "seconds": seconds}
 
     def test(network: NodeClassification, name: str) -> dict[str, float]:
-        (scores,) = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(
-            network, data, verbose=False
-        )
+        (scores,) = trainer.test(network, data, verbose=False)
         cost = measure_cost(network.backbone, data.example_input)
         return {
             "val_acc": best.scores[name],

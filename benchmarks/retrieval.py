@@ -8,17 +8,17 @@ repeated, so stop it whenever you like. Then (with --collect at once) CSV, page 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks import paired
+from benchmarks.training import fit
 from lightning_ke import KnowledgeEvolution, measure_cost
 from lightning_ke.app.backbones import torchvision_backbone
 from lightning_ke.data import FlowersRetrievalDataModule
@@ -85,21 +85,9 @@ def run(data: FlowersRetrievalDataModule, loss: str, arm: str, seed: int) -> dic
     evolution = KnowledgeEvolution(
         rate=0.5, generations=generations, seed=seed, score_fit="generation" if arm == "kels" else False
     )
-    trainer = Trainer(
-        max_epochs=GENERATIONS * EPOCHS,
-        accelerator="cpu",
-        precision="bf16-mixed",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=EPOCHS,
-        callbacks=[evolution],
-    )
-    start = time.monotonic()
-    trainer.fit(task, data)
-    row: dict[str, Any] = {"group": loss, "arm": arm, "seed": seed, "seconds": round(time.monotonic() - start, 1)}
+    length = GENERATIONS * EPOCHS
+    trainer, seconds = fit(task, data, length, [evolution], validate_every=EPOCHS, precision="bf16-mixed")
+    row: dict[str, Any] = {"group": loss, "arm": arm, "seed": seed, "seconds": seconds}
 
     def test(network: nn.Module) -> dict[str, float]:
         (scores,) = trainer.test(network, data, verbose=False)

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import pydoc_data.topics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import LightningDataModule, seed_everything
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks import paired
+from benchmarks.training import fit
 from lightning_ke import KnowledgeEvolution, measure_cost
 from lightning_ke.app.backbones import torchvision_backbone
 from lightning_ke.app.vision_transformer import small_vit
@@ -169,20 +169,8 @@ def run(group: Group, name: str, arm: str, seed: int) -> dict[str, Any]:
         seed=seed,
         score_fit="generation" if arm == "kels" else False,
     )
-    trainer = Trainer(
-        max_epochs=GENERATIONS * EPOCHS,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=EPOCHS,
-        callbacks=[evolution],
-    )
-    start = time.monotonic()
-    trainer.fit(task, group.data)
-    row: dict[str, Any] = {"group": name, "arm": arm, "seed": seed, "seconds": round(time.monotonic() - start, 1)}
+    trainer, seconds = fit(task, group.data, GENERATIONS * EPOCHS, [evolution], validate_every=EPOCHS)
+    row: dict[str, Any] = {"group": name, "arm": arm, "seed": seed, "seconds": seconds}
 
     def test(network: nn.Module) -> dict[str, float]:
         (scores,) = trainer.test(network, group.data, verbose=False)

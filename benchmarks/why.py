@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from benchmarks.paired import markdown, read, run_missing
+from benchmarks.training import fit
 from lightning_ke import KnowledgeEvolution, extract_slim
 from lightning_ke.app.backbones import torchvision_backbone
 from lightning_ke.data import EmbeddedDataModule
@@ -93,19 +93,7 @@ def run(_: str, arm: str, seed: int) -> dict[str, Any]:
     task.example_input_array = torch.zeros(2, 1, 28, 28)
     evolution = KnowledgeEvolution(**{"epochs_per_generation": EPOCHS, "seed": seed, "score_fit": False, **ARMS[arm]})
     ends = Ends(evolution)
-    trainer = Trainer(
-        max_epochs=GENERATIONS * EPOCHS,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=EPOCHS,
-        callbacks=[evolution, ends],
-    )
-    start = time.monotonic()
-    trainer.fit(task, data)
+    _, seconds = fit(task, data, GENERATIONS * EPOCHS, [evolution, ends], validate_every=EPOCHS)
     data.augment(0)  # whole images from here on
     train, val = list(data.train_dataloader()), list(data.val_dataloader())
     network, member = task.backbone, evolution.mask
@@ -129,7 +117,7 @@ def run(_: str, arm: str, seed: int) -> dict[str, Any]:
             row["agreement"] = float((slim.argmax(1) == dense.argmax(1)).float().mean())
             row["slim_acc"] = float((slim.argmax(1) == labels).float().mean())
         rows.append(row)
-    return {"group": "why", "arm": arm, "seed": seed, "seconds": round(time.monotonic() - start, 1), "ends": rows}
+    return {"group": "why", "arm": arm, "seed": seed, "seconds": seconds, "ends": rows}
 
 
 def _weights(state: dict[str, Tensor], mask: Any, name: str) -> list[Tensor]:
