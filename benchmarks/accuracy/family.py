@@ -186,7 +186,7 @@ def write_cards(table: pd.DataFrame, folder: Path = CARDS) -> list[str]:
         path = folder / f"{card}.md"
         text = re.sub(r"\| \*\*Measured\*\* \|.*\n", "", path.read_text(encoding="utf-8"))
         if sentences:
-            row = f"| **Measured** | {' '.join(sentences)} [All methods](../results/family.md). |\n"
+            row = f"| **Measured** | {'<br>'.join(sentences)}<br>[All methods](../results/family.md). |\n"
             before, source, behind = text.partition("| **Source** |")
             text = before + row + source + behind
             written.append(card)
