@@ -201,6 +201,7 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
         length = count * epochs
     elif length is None and count is not None and epochs is None:
         length = -1  # what ends a generation decides
+    check_validated(config.trainer, length)
     with without_advice():
         trainer: Trainer = build(
             config.trainer,
@@ -212,6 +213,35 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
             plugins=[AtomicCheckpointIO()],
         )
     return trainer
+
+
+def check_validated(trainer: Mapping[str, Any], length: int | None) -> None:
+    """Refuse a run in which nothing would ever be validated: no weights could be chosen, and no generation compared.
+
+    Args:
+        trainer: Arguments of the Trainer.
+        length: Epochs of the run; -1 or None if they are not known.
+
+    Raises:
+        ValueError: If there is no validation in so many epochs.
+
+    Example:
+        >>> check_validated({"check_val_every_n_epoch": 5}, 3)
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected `trainer.check_val_every_n_epoch` to be at most 3, the epochs of the run, but got 5: ...
+    """
+    every = trainer.get("check_val_every_n_epoch") or 1
+    if length is not None and 0 < length < every:
+        raise ValueError(
+            f"Expected `trainer.check_val_every_n_epoch` to be at most {length}, the epochs of the run, but got "
+            f"{every}: nothing would be validated. Lower it, or train for longer."
+        )
+    if trainer.get("limit_val_batches") == 0:
+        raise ValueError(
+            "Expected `trainer.limit_val_batches` to be above 0, but got 0: nothing would be validated, and no weights "
+            "could be chosen. Raise it, or leave it out."
+        )
 
 
 def checkpoints(config: DictConfig, split: Split, task: LightningModule, folder: Path) -> dict[str, ModelCheckpoint]:
