@@ -16,8 +16,18 @@ from torch.optim import SGD, Adam
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lightning_ke import KnowledgeEvolution
+from lightning_ke.app.vision_transformer import small_vit
 from lightning_ke.losses import BornAgain
-from lightning_ke.tasks import Heading, MetricLearning, MultiLabel, NextCharacter, NodeClassification, Regression, Task
+from lightning_ke.tasks import (
+    Classification,
+    Heading,
+    MetricLearning,
+    MultiLabel,
+    NextCharacter,
+    NodeClassification,
+    Regression,
+    Task,
+)
 from lightning_ke.tasks.graphs import graph_network
 from lightning_ke.tasks.regression import angle_between
 from lightning_ke.tasks.retrieval import normalized_mutual_information, retrieval_scores
@@ -65,6 +75,17 @@ def text(network: Any) -> tuple[Task, DataLoader[Any]]:
     return NextCharacter(network, 9, optimizer=lambda p: Adam(p, lr=0.01)), loader
 
 
+def stripes() -> tuple[Task, DataLoader[Any]]:
+    """Images of 16 px whose stripes go across or down, for a vision transformer."""
+    labels = torch.arange(64) % 2
+    noise = 0.3 * torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+    rows = torch.sin(torch.arange(16.0) * math.pi / 2)[:, None].expand(16, 16)
+    images = torch.where((labels == 0)[:, None, None, None], rows, rows.T) + noise
+    network = small_vit(2, 16, in_channels=1, patch=4, width=16, depth=1, dropout=0.0)
+    task = Classification(network, 2, optimizer=lambda p: Adam(p, lr=0.01))
+    return task, DataLoader(TensorDataset(images, labels), 16)
+
+
 def sgd(parameters: Any) -> Any:
     return SGD(parameters, lr=0.05, momentum=0.9)
 
@@ -84,6 +105,7 @@ CASES: dict[str, tuple[Callable[[], tuple[Task, DataLoader[Any]]], str, float]] 
     ),
     "labels": (lambda: (MultiLabel(mlp(3), 3, optimizer=sgd), rows(lambda x: (x[:, :3] > 0).long())), "val_auc", 0.9),
     "GRU": (lambda: text(CharacterGRU(9, 16)), "val_acc", 0.7),
+    "vision transformer": (stripes, "val_acc", 0.9),
     "transformer": (lambda: text(CharacterTransformer(9, 16, layers=1, context=16)), "val_acc", 0.7),
 }
 every_task = pytest.mark.parametrize(("build", "name", "least"), CASES.values(), ids=CASES.keys())
