@@ -98,9 +98,9 @@ def _read_off(traced: Trace, kept: NDArray[np.bool_]) -> tuple[tuple[Axis, ...],
     axes: list[Axis] = []
     known: dict[bytes, int] = {}
     cuts = {}
-    for name, dims in traced.leaves.items():
+    for name, leaf in traced.leaves.items():
         positions = []
-        for dim in dims:
+        for dim in leaf.dims:
             key = b"\1" if dim is None else read(kept, dim).tobytes()
             position = known.get(key)
             if position is None:
@@ -153,8 +153,8 @@ def decide(
 def _strength(traced: Trace, roots: NDArray[np.int32], importance: Mapping[str, Tensor]) -> NDArray[np.float64]:
     """What every root carries: the sum over all slices, of all tensors, that belong to it."""
     strength = np.zeros(len(roots))
-    for name, dims in traced.leaves.items():
-        for position, variables in enumerate(dims):
+    for name, leaf in traced.leaves.items():
+        for position, variables in enumerate(leaf.dims):
             if name in importance and variables is not None:
                 slices = importance[name].movedim(position, 0).reshape(len(variables), -1).sum(1, dtype=torch.float64)
                 np.add.at(strength, read(roots, variables), slices.detach().cpu().numpy())

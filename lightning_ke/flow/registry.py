@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from lightning_ke.flow.labels import Labels, Layer, distinct_rows, place
+from lightning_ke.flow.leaves import Leaf
 from lightning_ke.flow.variables import Channels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lightning_ke.flow.tracer import Tracer
 
@@ -229,29 +231,62 @@ class Operation:
         if not (one.uniform or other.uniform or left_dim in one.loose or right_dim in other.loose):
             self.meet(self.channels(left, left_dim), self.channels(right, right_dim))
 
-    def follow(self, tensor: Tensor | None, variables: Channels | None, dim: int = 0) -> None:
-        """Let a per-channel parameter (bias, norm weight, running statistic) share the fate of channels.
+    def read(self, tensor: Tensor | None, lies_on: Mapping[int, Channels | None]) -> None:
+        """Let dimensions of a parameter or buffer share the fate of channels that were made before.
 
         Args:
-            tensor: The parameter, or None.
-            variables: Variables of shape (size of `dim`,), or None if those channels are always kept.
-            dim: The dimension of the parameter that lies on the channels.
+            tensor: The parameter or buffer (a norm's statistic, the inner dimension of a weight), or None.
+            lies_on: For each such dimension its variables, of shape (size,), or None if those are always kept.
         """
-        if tensor is None:
+        if tensor is None or self.takes(tensor, lies_on, reads=True) or self.labels(tensor).uniform:
             return
-        layers, uniform = self.tracer.labels(tensor)[:2]
-        if not uniform:
-            own = layers[0].flat if len(layers) == 1 and len(layers[0].shape) == 1 else self.along(layers, dim)
-            self.meet(own, variables)
+        for dim, variables in lies_on.items():
+            self.meet(self.channels(tensor, dim), variables)
+
+    def follow(self, bias: Tensor | None, variables: Channels | None) -> None:
+        """Let a bias share the fate of the channels that the weight before it makes, and any factor on them.
+
+        Args:
+            bias: The bias, of one dimension, or None.
+            variables: Variables of the same shape, or None if those channels are always kept.
+        """
+        if bias is None or self.takes(bias, {0: variables}) or self.labels(bias).uniform:
+            return
+        own = self.channels(bias, 0)
+        self.meet(own, variables)
+        if own is not None and variables is not None:
+            self.tracer.companions.append((own, variables))
+
+    def takes(self, tensor: Tensor, lies_on: Mapping[int, Channels | None], *, reads: bool = False) -> bool:
+        """Let a parameter or buffer have the very variables of what it lies on, if it has none yet.
+
+        Args:
+            tensor: An argument.
+            lies_on: For each of its dimensions that lies on channels which were made before, their variables, of shape
+                (size,), or None if those are always kept.
+            reads: False for a bias: a factor on those channels has to be put on it as well.
+
+        Returns:
+            False if it has others already or may not be cut, so that they have to be joined.
+        """
+        leaf = self.tracer.known(tensor)
+        if not isinstance(leaf, Leaf) or not leaf.carries or leaf.settled:
+            return False
+        leaf.settle(tensor, self.variables, lies_on)
+        if reads:
+            leaf.reads = tuple(lies_on)
+        return True
 
     def accompany(self, parameter: Tensor, tensor: Tensor) -> None:
         """Note that a parameter is added to a tensor, so that a factor on one must be put on the other as well.
 
         Args:
             parameter: A bias.
-            tensor: What it is added to, or a weight that is multiplied before.
+            tensor: What it is added to.
         """
-        self.tracer.companions.append((self.labels(parameter).layers, self.labels(tensor).layers))
+        for one, other in itertools.product(self.labels(parameter).layers, self.labels(tensor).layers):
+            if one.size == other.size:
+                self.tracer.companions.append((one.flat, other.flat))
 
     def produce(self, variables: Channels, weight: Tensor, entering: Channels | None) -> None:
         """Note that a weight's output channels were computed here: they are what a rate is applied to.

@@ -6,7 +6,6 @@ by less in the slim network; the weights that make the queries and keys are mult
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,15 +58,16 @@ def lost_factors(
             inverse = operator.overloadpacket not in _MULTIPLICATIONS
             write(factors, cut_layers[0].entries, now / dense if inverse else dense / now)
     for added, base in traced.companions:
-        for one, other in itertools.product(added, base):
-            scaled = read(factors, other.flat)
-            if one.size == other.size and bool((scaled != 1).any()):
-                write(factors, one.flat, scaled)
+        scaled = read(factors, base)
+        if bool((scaled != 1).any()):
+            write(factors, added, scaled)
     found: dict[str, tuple[int, Tensor]] = {}
-    for name, dims in traced.leaves.items():
-        for dim, variables in enumerate(dims):
-            own = None if variables is None else read(factors, variables)[read(kept, variables)]
-            if own is not None and bool((own != 1).any()):
+    for name, leaf in traced.leaves.items():
+        for dim, variables in enumerate(leaf.dims):
+            if variables is None or dim in leaf.reads:
+                continue
+            own = read(factors, variables)[read(kept, variables)]
+            if bool((own != 1).any()):
                 found[name] = (dim, torch.from_numpy(own))
     return found
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lightning_ke import naming
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, tensors_in, with_data, without_data
-from lightning_ke.flow.labels import Labels, Layer, place
+from lightning_ke.flow.labels import Layer
+from lightning_ke.flow.leaves import Leaf, label_leaves
 from lightning_ke.flow.registry import FlowError
 from lightning_ke.flow.running import running_modules
 from lightning_ke.flow.sites import Groups, Size
@@ -34,12 +35,12 @@ class Trace:
     Args:
         variables: The joined variables.
         shapes: Shape of each parameter and buffer.
-        leaves: For each parameter and buffer that may be cut, its variables per dimension (None along a single entry).
+        leaves: Every parameter and buffer, with its variables per dimension.
         producers: The output variables of every convolution, matrix product and embedding, in the order of their run.
         groups: The grouped convolutions and norms.
         sizes: The shapes with channels that modules' code asked for.
         pieces: Layers of parts that were sliced out of a tensor.
-        companions: Layers of added parameters and of what they were added to.
+        companions: Variables of added parameters, and of what they were added to.
         scalars: Multiplications by a number: operator, number, layers of the result.
         unreached: Canonical names of parameters that no run reached.
         train_only: Canonical names of parameters that train mode alone reached.
@@ -47,12 +48,12 @@ class Trace:
 
     variables: Variables
     shapes: Mapping[str, tuple[int, ...]]
-    leaves: Mapping[str, tuple[range | None, ...]]
+    leaves: Mapping[str, Leaf]
     producers: Sequence[Channels]
     groups: Sequence[Groups]
     sizes: Sequence[Size]
     pieces: Sequence[Layer]
-    companions: Sequence[tuple[tuple[Layer, ...], tuple[Layer, ...]]]
+    companions: Sequence[tuple[Channels, Channels]]
     scalars: Sequence[tuple[torch._ops.OpOverload, float, tuple[Layer, ...]]]
     unreached: tuple[str, ...]
     train_only: tuple[str, ...]
@@ -115,15 +116,11 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
     parameters = dict(naming.own_parameters(modules.items()))
     held = {**parameters, **dict(naming.own_buffers(modules.items()))}
     leaves = label_leaves(tracer, held, target)
-
-    def reached(name: str) -> bool:
-        return id(parameters[name]) in tracer.reached
-
     if any(module.training for module in modules.values()):
         network.eval()
     run_calls(tracer, modules, calls, convert)
     scalars = list(tracer.scalars)
-    unreached = [name for name in parameters if not reached(name)]
+    unreached = [name for name in parameters if not leaves[name].met]
     train_only: tuple[str, ...] = ()
     if unreached:
         # Auxiliary heads run in train mode only; leaf modules stay in eval mode, where they neither drop nor average.
@@ -135,12 +132,8 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
         except Exception:  # whatever train mode needs (targets, a loss): what it would have reached stays whole
             tracer.forget_since(before)
         else:
-            train_only = tuple(filter(reached, unreached))
-            unreached = [name for name in unreached if name not in train_only]
-    for name in unreached:
-        for dim in leaves[name]:
-            if dim is not None:
-                tracer.variables.pin(dim)
+            train_only = tuple([name for name in unreached if leaves[name].met])
+            unreached = [name for name in unreached if not leaves[name].met]
     return Trace(
         tracer.variables,
         {name: tensor.shape for name, tensor in held.items()},
@@ -154,26 +147,6 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
         tuple(unreached),
         train_only,
     )
-
-
-def label_leaves(tracer: Tracer, held: Mapping[str, Tensor], target: str | None) -> dict[str, tuple[range | None, ...]]:
-    """Give every dimension of every parameter and buffer its own variables.
-
-    Args:
-        tracer: The trace that begins.
-        held: The parameters and buffers of the private copy that it will run, by canonical name.
-        target: Canonical name of the submodule to which cutting is limited.
-
-    Returns:
-        For each tensor its variables per dimension, None along a dimension that is always kept.
-    """
-    leaves: dict[str, tuple[range | None, ...]] = {}
-    for name, tensor in held.items():
-        inside, shape = naming.is_below(name, target), tensor.shape
-        dims = leaves[name] = tuple([tracer.variables.new(size) if inside and size > 1 else None for size in shape])
-        layers = tuple([place(dim, at, len(shape)) for at, dim in enumerate(dims) if dim is not None])
-        tracer.label(tensor, Labels(layers, weight=True, fixed=not isinstance(tensor, nn.Parameter)))
-    return leaves
 
 
 def run_calls(

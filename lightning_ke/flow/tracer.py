@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_ke.flow import rules as rules  # fills the table of rules
 from lightning_ke.flow.dry import run_known, tensors
 from lightning_ke.flow.labels import Labels, Layer, loosened
+from lightning_ke.flow.leaves import Leaf
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.flow.registry import FlowError, Operation, Rule, find_rule
 from lightning_ke.flow.rules.elementwise import elementwise, is_elementwise
@@ -91,10 +92,10 @@ class Tracer(OperationMode):
         self.groups: list[Groups] = []
         self.sizes: list[Size] = []
         self.pieces: list[Layer] = []
-        self.companions: list[tuple[tuple[Layer, ...], tuple[Layer, ...]]] = []
+        self.companions: list[tuple[Channels, Channels]] = []
         self.scalars: list[tuple[torch._ops.OpOverload, float, tuple[Layer, ...]]] = []
         self.modules: list[tuple[str, tuple[Any, ...]]] = []
-        self.reached: set[int] = set()
+        self.met: list[Leaf] = []
         self._kinds: dict[int, Kind] = {}  # by identity
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tracer:
@@ -116,15 +117,27 @@ class Tracer(OperationMode):
         Args:
             tensor: A tensor of the traced forward.
         """
-        tracer, labels = tensor.__dict__.get(_LABELS, _UNLABELLED)
-        return labels if tracer is self else _NOTHING
+        found = self.known(tensor)
+        if isinstance(found, Leaf):
+            found = found.labels(tensor, self.variables)
+            self.label(tensor, found)
+        return found
 
-    def label(self, tensor: Tensor, labels: Labels) -> None:
+    def known(self, tensor: Tensor) -> Labels | Leaf:
+        """The labels of a tensor, or the parameter or buffer of which no operation has asked for any.
+
+        Args:
+            tensor: A tensor of the traced forward.
+        """
+        tracer, found = tensor.__dict__.get(_LABELS, _UNLABELLED)
+        return found if tracer is self else _NOTHING
+
+    def label(self, tensor: Tensor, labels: Labels | Leaf) -> None:
         """Label a tensor.
 
         Args:
             tensor: A tensor of the traced forward.
-            labels: Its labels.
+            labels: Its labels, or the parameter or buffer that it is.
         """
         # The tensor itself holds its labels, so that both are gone as soon as the forward has no more use for it.
         vars(tensor)[_LABELS] = self, labels
@@ -213,10 +226,8 @@ class Tracer(OperationMode):
             for output in op.outputs:
                 self.label(output, _SPREADING if kind.uniform else _NOTHING)
             return
-        known = [self.labels(tensor) for tensor in entering]
-        self.reached.update(map(id, entering))
-        if kind.uniform or not sum([len(labels.layers) for labels in known]):
-            self._label_whole(kind, op, known)
+        if not self._enter(entering) or kind.uniform:
+            self._label_whole(kind, op, [self.labels(tensor) for tensor in entering])
             return
         if kind.rule is None:
             raise FlowError(
@@ -225,6 +236,19 @@ class Tracer(OperationMode):
                 f"`lightning_ke.flow.register_rule(torch.ops.{op.operator})`."
             )
         kind.rule(op)
+
+    def _enter(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether any channels enter an operation."""
+        carries = False
+        for tensor in tensors:
+            found = self.known(tensor)
+            if isinstance(found, Leaf):
+                found.met = True
+                self.met.append(found)
+                carries = carries or found.carries
+            elif found.layers:
+                carries = True
+        return carries
 
     def _label_whole(self, kind: Kind, op: Operation, known: Sequence[Labels]) -> None:
         """Label the outputs of an operation that no channels enter."""
@@ -255,7 +279,8 @@ class Tracer(OperationMode):
 
     def mark(self) -> tuple[int, ...]:
         """A point in time to which `forget_since` can return."""
-        return self.variables.mark(), len(self.producers), len(self.groups), len(self.sizes), len(self.pieces)
+        kept = self.producers, self.groups, self.sizes, self.pieces, self.met
+        return self.variables.mark(), *[len(noted) for noted in kept]
 
     def forget_since(self, mark: tuple[int, ...]) -> None:
         """Undo what was learned after `mark` was taken.
@@ -265,6 +290,9 @@ class Tracer(OperationMode):
         """
         self.variables.forget_since(mark[0])
         del self.producers[mark[1] :], self.groups[mark[2] :], self.sizes[mark[3] :], self.pieces[mark[4] :]
+        for leaf in self.met[mark[5] :]:
+            leaf.forget()
+        del self.met[mark[5] :]
 
     def where(self) -> str:
         """The running module, as error messages name it."""

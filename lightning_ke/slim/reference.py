@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_ke import naming
 from lightning_ke.flow.dry import tensors
-from lightning_ke.flow.trace import label_leaves
+from lightning_ke.flow.leaves import label_leaves
 from lightning_ke.flow.tracer import Kind, Tracer
 from lightning_ke.flow.variables import Variables, write
 from lightning_ke.slim.double import raise_precision
@@ -64,12 +64,14 @@ class Reference(Tracer):
 
     def __init__(self, dense: nn.Module, structure: Structure) -> None:
         super().__init__(Variables())
-        held = dict(naming.named_parameters(dense)), dict(naming.named_buffers(dense))
-        leaves = label_leaves(self, {**held[0], **held[1]}, None)
+        held = {**dict(naming.named_parameters(dense)), **dict(naming.named_buffers(dense))}
+        leaves = label_leaves(self, held, None)
+        for tensor in held.values():
+            self.labels(tensor)  # each has variables of its own here: what is kept is said of every tensor by itself
         self._kept = np.ones(self.variables.count, dtype=np.bool_)
-        for name, dims in leaves.items():
+        for name, leaf in leaves.items():
             cut = structure.cuts.get(name)
-            for dim, variables in enumerate(dims):
+            for dim, variables in enumerate(leaf.dims):
                 if cut is not None and variables is not None and cut.axes[dim] >= 0:
                     write(self._kept, variables, structure.axes[cut.axes[dim]].member.cpu().numpy())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,12 @@ from lightning_ke.packing import Bits, Entry, Whole
 from lightning_ke.resets.drawn import Zero
 from lightning_ke.splits.base import RedrawSet, Split, SplitContext
 from lightning_ke.units import filters_dim, units
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lightning_ke.flow.leaves import Leaf
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,13 @@ class Dormant(Split):
         """Bool tensors of every parameter's shape: what dormant channels read, and what reads or shifts them."""
         # Imported here because splits that choose weights one by one have no use for channel flow.
         from lightning_ke.flow.trace import trace
+        from lightning_ke.flow.variables import read as of
 
         activity = context.activity
         if activity is None:
             activity = activity_of(context.model, context.calls)
         traced = trace(context.model, context.calls, context.target)
-        roots = torch.from_numpy(traced.variables.roots())
+        roots = traced.variables.roots()
         dormant = self._dormant(context, traced.leaves, roots, activity)
         read, silenced = {}, {}
         for unit in units(context.model):
@@ -106,34 +113,33 @@ class Dormant(Split):
                 read[name], silenced[name] = (torch.zeros(parameter.shape, dtype=torch.bool) for _ in range(2))
                 if unit.kind != "layer":
                     continue
-                for dim, variables in enumerate(traced.leaves[name]):
+                for dim, variables in enumerate(traced.leaves[name].dims):
                     if variables is not None:
                         weight = local in unit.weights
                         into = read if weight and dim == out else silenced
                         shape = [-1 if at == dim else 1 for at in range(parameter.dim())]
-                        into[name] |= dormant[roots[variables.start : variables.stop]].view(shape)
+                        into[name] |= dormant[torch.from_numpy(of(roots, variables))].view(shape)
         return read, silenced
 
     def _dormant(
         self,
         context: SplitContext,
-        leaves: Mapping[str, tuple[range | None, ...]],
-        roots: Tensor,
+        leaves: Mapping[str, Leaf],
+        roots: NDArray[np.int32],
         activity: Mapping[str, Tensor],
     ) -> Tensor:
         """Bool tensor that says of every root variable whether it is dormant."""
-        from lightning_ke.flow.variables import PINNED
+        from lightning_ke.flow.variables import PINNED, read
 
         score = torch.full((len(roots),), -1.0)  # below every score: read by no layer that was heard
         for unit in units(context.model):
             name = unit.canonical("weight")
-            variables = leaves[name][1 - filters_dim(unit.module)] if name in activity else None
+            variables = leaves[name].dims[1 - filters_dim(unit.module)] if name in activity else None
             if variables is None:
                 continue
             # A flattened channel is read at several places: what counts is the mean of all of them.
-            own, place, times = torch.unique(
-                roots[variables.start : variables.stop], return_inverse=True, return_counts=True
-            )
+            met = torch.from_numpy(read(roots, variables))
+            own, place, times = torch.unique(met, return_inverse=True, return_counts=True)
             mean = torch.zeros(len(own)).index_add(0, place, activity[name].cpu().float()) / times
             share = mean / mean.mean() if bool(mean.any()) else mean
             score[own] = torch.maximum(score[own], share)

@@ -22,22 +22,26 @@ aten = torch.ops.aten
 def _convolution(op: Operation) -> None:
     tensor, weight, bias = op.args[0], op.args[1], op.argument(2, "bias")
     transposed, groups = op.args[6], op.args[8]
-    output, layers = op.outputs[0], op.labels(tensor).layers
-    beside = _beside(op, (*layers, *op.labels(weight).layers))
-    entering = op.along(layers, 1)
+    output, labels = op.outputs[0], op.labels(tensor)
+    out_dim, in_dim = (1, 0) if transposed else (0, 1)
+    beside = _beside(op, labels.layers)
+    entering = op.along(labels.layers, 1)
+    lies_on: dict[int, Channels | None] = dict.fromkeys(range(2, weight.dim()))  # no position of a kernel is dropped
+    if groups == 1 and not labels.uniform and 1 not in labels.loose:
+        lies_on[in_dim] = entering
+    if not op.takes(weight, lies_on, reads=True):
+        _beside(op, op.labels(weight).layers)
+        if groups == 1:
+            op.contract(tensor, 1, weight, in_dim)
     if groups > 1:
         op.tracer.size(tensor)
         leaving = _grouped(op, tensor, weight, entering, groups, transposed)
     else:
-        out_dim, in_dim = (1, 0) if transposed else (0, 1)
-        op.contract(tensor, 1, weight, in_dim)
         leaving = op.channels(weight, out_dim)
-    if bias is not None:
-        op.follow(bias, leaving)
-        op.accompany(bias, weight)
+    op.follow(bias, leaving)
     if leaving is not None and not (groups > 1 and op.labels(weight).fixed):
         op.produce(leaving, weight, entering)
-    batch = [layer for layer in layers if layer.dims == (0,)]
+    batch = [layer for layer in labels.layers if layer.dims == (0,)]
     op.label(output, [*batch, *beside, *op.spread(leaving, 1, output)], like=[tensor, weight])
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from lightning_ke.flow.labels import Layer, along, place
 from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.sites import Groups
+from lightning_ke.flow.variables import Channels
 
 aten = torch.ops.aten
 
@@ -22,13 +23,13 @@ aten = torch.ops.aten
     aten.miopen_batch_norm,
 )
 def _batch_norm(op: Operation) -> None:
-    tensor = op.args[0]
+    tensor, weight, bias, mean, variance = op.args[:5]
     layers = op.labels(tensor).layers
     variables = op.along(layers, 1)
-    parameters = [parameter for parameter in op.args[1:5] if isinstance(parameter, Tensor)]
-    for parameter in parameters:
-        op.follow(parameter, variables)
-    layers = _through_weight(op, layers, 1, op.args[1], op.args[2])
+    op.read(mean, {0: variables})
+    op.read(variance, {0: variables})
+    layers = _through_weight(op, layers, 1, variables, weight, bias)
+    parameters = [parameter for parameter in (weight, bias, mean, variance) if parameter is not None]
     op.label(op.outputs[0], layers, like=[tensor, *parameters])
 
 
@@ -36,16 +37,15 @@ def _batch_norm(op: Operation) -> None:
 def _layer_norm(op: Operation) -> None:
     tensor, shape = op.args[0], op.args[1]
     first = tensor.dim() - len(shape)
+    weight, bias = [parameter if isinstance(parameter, Tensor) else None for parameter in (*op.args[2:4], None)][:2]
     op.tracer.size(tensor)
-    for position in range(len(shape)):
-        variables = op.channels(tensor, first + position)
-        for parameter in op.args[2:4]:
-            if isinstance(parameter, Tensor):
-                op.follow(parameter, variables, position)
-    weight, bias = (*op.args[2:4], None, None)[:2]
     layers = op.labels(tensor).layers
+    lies_on = {position: op.channels(tensor, first + position) for position in range(len(shape))}
     if len(shape) == 1:
-        layers = _through_weight(op, layers, first, weight, bias)
+        layers = _through_weight(op, layers, first, lies_on[0], weight, bias)
+    else:
+        op.read(weight, lies_on)
+        op.read(bias, lies_on)
     op.label(op.outputs[0], layers, like=[tensor])
 
 
@@ -55,7 +55,7 @@ def _group_norm(op: Operation) -> None:
     groups = op.args[6]
     variables = op.channels(tensor, 1)
     for parameter in (weight, bias):
-        op.follow(parameter, variables)
+        op.read(parameter, {0: variables})
     if variables is not None and groups > 1:
         op.tracer.groups.append(Groups(op.tracer.module, groups, variables, None, None))
     for dim in range(2, tensor.dim()):
@@ -64,17 +64,22 @@ def _group_norm(op: Operation) -> None:
 
 
 def _through_weight(
-    op: Operation, layers: tuple[Layer, ...], dim: int, weight: Tensor | None, bias: Tensor | None
+    op: Operation,
+    layers: tuple[Layer, ...],
+    dim: int,
+    variables: Channels | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
 ) -> tuple[Layer, ...]:
     """The weight is where a factor on the result can be put, so its variables flow on."""
-    own = () if weight is None else op.labels(weight).layers
-    if not own or weight is None:
+    if weight is None or op.labels(weight).uniform:
+        op.follow(bias, variables)
         return layers
-    if bias is not None:
-        op.accompany(bias, weight)
-    if len(own) > 1 or not op.labels(weight).weight:
+    through, known = op.channels(weight, 0), op.labels(weight)
+    op.meet(through, variables)
+    op.follow(bias, through)
+    if through is None or len(known.layers) > 1 or not known.weight:
         return layers
-    through = own[0].flat
     return tuple(
         [
             place(through, dim, len(layer.shape)).expand(layer.shape) if layer.dims[-1] == dim else layer
