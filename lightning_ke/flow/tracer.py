@@ -243,9 +243,10 @@ class Tracer(OperationMode):
         for tensor in tensors:
             found = self.known(tensor)
             if isinstance(found, Leaf):
-                found.met = True
-                self.met.append(found)
                 carries = carries or found.carries
+                if not found.met:
+                    found.met = True
+                    self.met.append(found)
             elif found.layers:
                 carries = True
         return carries
