@@ -7,30 +7,32 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from benchmarks.accuracy.ledger import Ledger, scores
 from benchmarks.accuracy.study import Job, Study
 
 
-def run(study: Study, ledger: Ledger, seconds: float) -> list[str]:
+def run(study: Study, ledger: Ledger, seconds: float, arms: Collection[str] = ()) -> list[str]:
     """Run what is left of a study.
 
     Args:
         study: The study.
         ledger: Where its trainings are entered.
         seconds: No job is begun later than this.
+        arms: Names of the arms that are wanted; empty for all of the study's.
 
     Returns:
         Names of the jobs that failed.
     """
     begun = time.monotonic()
     failed: list[str] = []
+    wanted = study.needed_for(arms or [arm.name for arm in study.arms])
     known = scores(ledger.update(study))
     while time.monotonic() - begun < seconds:
         for job in study.next_jobs(known, ledger.here()):
-            if job.name in failed:
+            if job.name in failed or job.arm.name not in wanted:
                 continue
             # Held for as long as this process lives, however it ends: what was killed can be taken up again.
             with (ledger.folder / f"{job.name}.lock").open("w") as lock:

@@ -95,6 +95,25 @@ class Study:
         """
         return next(arm for arm in self.arms if arm.name == name)
 
+    def needed_for(self, names: Collection[str]) -> set[str]:
+        """Names of the arms that must be trained so that some can be: their own, and those that they learn from.
+
+        Args:
+            names: Names of the arms that are wanted.
+
+        Raises:
+            ValueError: If the study has no arm of a name.
+        """
+        known = {arm.name: arm for arm in self.arms}
+        if unknown := sorted(set(names) - known.keys()):
+            raise ValueError(
+                f"Expected arms of study {self.name!r}, but it has no {unknown[0]!r}; it has {list(known)}."
+            )
+        found = set(names)
+        while more := {other for name in found for other in (known[name].after, known[name].rate_of) if other} - found:
+            found |= more
+        return found
+
     def next_jobs(self, scores: Mapping[str, float], here: Collection[str] = ()) -> Iterator[Job]:
         """Name the jobs that can be run now, in the order in which they are worth most.
 

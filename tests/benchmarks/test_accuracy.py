@@ -120,6 +120,15 @@ def test_what_a_job_needs_is_trained_first_and_again_where_its_folder_is_missing
     assert names(both.next_jobs(known, here=["long-lr0.1-s0"]))[0] == "taught-lr0.1-s0"
 
 
+def test_some_arms_bring_what_they_need():
+    taught = Arm("taught", "learns from the long one", [], rate_of="ke", after="long")
+    whole = study(arms=[LONG, SLIM, KE, taught])
+    assert whole.needed_for(["slim-scratch"]) == {"slim-scratch"}
+    assert whole.needed_for(["taught"]) == {"taught", "ke", "long"}
+    with pytest.raises(ValueError, match="it has no 'kee'"):
+        whole.needed_for(["kee"])
+
+
 def test_difference_is_paired_and_has_students_interval():
     ours = pd.Series({0: 0.5, 1: 0.6, 2: 0.7, 7: 0.0})
     control = pd.Series({2: 0.6, 1: 0.58, 0: 0.47})
@@ -172,6 +181,8 @@ def test_a_tiny_study_is_run_stopped_and_written(tmp_path):
     ledger = Ledger(tmp_path / "results" / "tiny.csv", tmp_path / "trial")
     assert run(trial, ledger, seconds=0) == []
     assert ledger.read().empty
+    assert run(trial, ledger, seconds=3600, arms=["slim-scratch"]) == []
+    assert {name.rpartition("-lr")[0] for name in ledger.here()} == {"slim-scratch"}
     assert run(trial, ledger, seconds=3600) == []
     table = of_study(trial, ledger.update(trial))
     page.write(trial, table, tmp_path / "results")
