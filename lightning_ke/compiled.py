@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,26 +10,26 @@ from torch import nn
 
 
 @contextmanager
-def uncompiled(model: nn.Module) -> Iterator[None]:
+def uncompiled(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Take the compiled calls off a network and its modules, so that a copy runs itself.
 
     That is what `nn.Module.compile` leaves behind, and Lightning of a LightningModule that is given to `torch.compile`.
 
     Args:
-        model: The network; it is compiled as before when the block ends.
+        modules: All modules of the network; they are compiled as before when the block ends.
 
     Example:
         >>> import copy, torch
         >>> layer = nn.Linear(2, 2)
         >>> layer.compile()
-        >>> with uncompiled(layer):
+        >>> with uncompiled(layer.modules()):
         ...     print(layer._compiled_call_impl)
         None
         >>> layer._compiled_call_impl is None
         False
     """
     before = []
-    for module in model.modules():
+    for module in modules:
         held = vars(module)
         changed: dict[str, Any] = {"_compiled_call_impl": None} if held.get("_compiled_call_impl") is not None else {}
         context = held.get("_compiler_ctx")  # Lightning's

@@ -89,7 +89,8 @@ def private_copy(pl_module: LightningModule, convert: Callable[[torch.Tensor], t
         convert: Makes the copy of a parameter or buffer; None copies it as it is.
     """
     shared: dict[int, Any] = {}
-    for module in pl_module.modules():
+    modules = list(pl_module.modules())
+    for module in modules:
         for value in module.__dict__.values():
             if isinstance(value, torch.Tensor) and not value.is_leaf:  # a loss that was kept, with its graph
                 shared[id(value)] = value.detach().clone()
@@ -104,7 +105,7 @@ def private_copy(pl_module: LightningModule, convert: Callable[[torch.Tensor], t
             if item is not None:
                 shared[id(item)] = item
     try:
-        with plain_modules(pl_module), uncompiled(pl_module):
+        with plain_modules(modules), uncompiled(modules):
             twin = copy.deepcopy(pl_module, shared)
     except Exception as error:
         raise ValueError(

@@ -6,7 +6,7 @@ Nothing here imports torch's distributed packages: whoever has such a network ha
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_ke.naming import named_parameters
+from lightning_ke.naming import named_parameters, own_parameters
 
 _PLAIN = frozenset({Tensor, nn.Parameter})
 
@@ -128,17 +128,17 @@ def settle(model: nn.Module) -> None:
 
 
 @contextmanager
-def plain_modules(model: nn.Module) -> Iterator[None]:
+def plain_modules(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Take the classes, hooks and books of FSDP2 and tensor parallelism off a network, so that it can be copied.
 
     What is copied meanwhile is the network as its author wrote it. Parameters stay DTensors.
 
     Args:
-        model: The network; it is as before when the block ends.
+        modules: All modules of the network; they are as before when the block ends.
     """
     before: list[tuple[nn.Module, type[nn.Module], dict[str, Any]]] = []
-    if has_shards(model):
-        before = [(module, type(module), dict(module.__dict__)) for module in model.modules()]
+    if any(is_sharded(parameter) for _, parameter in own_parameters(("", module) for module in modules)):
+        before = [(module, type(module), dict(module.__dict__)) for module in modules]
     try:
         for module, kind, held in before:
             if _is_fully_sharded(module):

@@ -138,6 +138,8 @@ def decide(
         units = _distinct(read(roots, producer))
         width = max(len(producer) // len(units), 1)
         free = units[(units != pinned) & ~decided[units]]
+        if not free.size:
+            continue
         decided[free] = True
         # What the network slices apart again is chosen from part by part: the first of each, not all of the first.
         own = part[free]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_ke import naming
 from lightning_ke.flow.copies import private_copy
@@ -70,12 +71,12 @@ def trace(model: nn.Module, calls: Sequence[Call], target: str | None = None) ->
     Raises:
         FlowError: If an operation has no rule or the network could not be run.
     """
-    _refuse(model)
     try:
         return _trace(model, calls, target, without_data)
     except FlowError:
         raise
     except Exception as error:
+        _refuse_lazy(model)
         logger.info("Following channels with data, because the network does not run without (%s).", error)
         failed = error
     if has_shards(model):
@@ -94,14 +95,19 @@ def trace(model: nn.Module, calls: Sequence[Call], target: str | None = None) ->
         ) from error
 
 
-def _refuse(model: nn.Module) -> None:
-    """Refuse parameters that have no channels to follow, by name."""
+def _refuse_lazy(model: nn.Module) -> None:
+    """Refuse parameters that have no shape yet, by name: why the network could not be copied."""
     for name, parameter in naming.named_parameters(model):
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
+        if is_lazy(parameter):
             raise FlowError(
                 f"Expected every parameter to be initialised, but `{name}` belongs to a lazy module. "
                 "Run the network once on an example before its mask is drawn."
             )
+
+
+def _refuse_other_numbers(parameters: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that have no channels to follow, by name."""
+    for name, parameter in parameters.items():
         if not parameter.is_floating_point():
             raise FlowError(
                 f"Expected every parameter to hold real floating-point numbers, but `{name}` is {parameter.dtype}. "
@@ -114,6 +120,7 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
     tracer = Tracer(Variables())
     modules = dict(naming.named_modules(network))
     parameters = dict(naming.own_parameters(modules.items()))
+    _refuse_other_numbers(parameters)
     held = {**parameters, **dict(naming.own_buffers(modules.items()))}
     leaves = label_leaves(tracer, held, target)
     if any(module.training for module in modules.values()):
