@@ -7,76 +7,98 @@ the very variables of those channels, so that they need none of their own and no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from lightning_ke import naming
-from lightning_ke.flow.labels import Labels, place
+from lightning_ke.flow.labels import Labels, Layer, place
 from lightning_ke.flow.variables import Channels, Variables
 
 if TYPE_CHECKING:
     from lightning_ke.flow.tracer import Tracer
 
+_NOWHERE: Mapping[int, Channels | None] = {}
+
 
 class Leaf:
-    """A parameter or buffer of a traced network.
+    """The labels of a parameter or buffer (see `Labels`), and what a trace learns of it.
 
     Args:
         tensor: The parameter or buffer.
         inside: Whether it lies in the part of the network that may be cut.
+        variables: Where its variables come from.
 
     Attributes:
         carries: Whether it may be cut along any dimension.
         dims: Its variables per dimension, None along a dimension that is always kept.
         reads: The dimensions that lie on channels which other tensors make; a factor on those is put there.
+        fixed: Whether it is a buffer.
         met: Whether it has entered an operation; all of it is kept if it never does.
-        settled: Whether an operation has asked for its variables.
+        settled: Whether it has its variables.
     """
 
-    __slots__ = ("carries", "dims", "met", "reads", "settled")
+    __slots__ = ("_shape", "_variables", "carries", "dims", "fixed", "met", "reads", "settled")
 
-    def __init__(self, tensor: Tensor, inside: bool) -> None:
-        shape = tensor.shape
-        self.carries = inside and any(size > 1 for size in shape)
-        self.dims: tuple[Channels | None, ...] = (None,) * len(shape)
+    uniform, weight, heads = False, True, None
+    loose: frozenset[int] = frozenset()
+
+    def __init__(self, tensor: Tensor, inside: bool, variables: Variables) -> None:
+        self._shape, self._variables = tensor.shape, variables
+        self.carries = inside and any(size > 1 for size in tensor.shape)
+        self.fixed = not isinstance(tensor, nn.Parameter)
         self.reads: tuple[int, ...] = ()
-        self.met = self.settled = False
-
-    def settle(self, tensor: Tensor, variables: Variables, lies_on: Mapping[int, Channels | None]) -> None:
-        """Give every dimension its variables.
-
-        Args:
-            tensor: The parameter or buffer.
-            variables: Where new ones come from.
-            lies_on: Those of dimensions that lie on channels which are there already.
-        """
-        self.settled = True
-        sizes = enumerate(tensor.shape)
-        self.dims = tuple(
-            [lies_on[dim] if dim in lies_on else variables.new(size) if size > 1 else None for dim, size in sizes]
-        )
-
-    def labels(self, tensor: Tensor, variables: Variables) -> Labels:
-        """The labels of the parameter or buffer.
-
-        Args:
-            tensor: The parameter or buffer.
-            variables: Where variables come from if it has none yet.
-        """
-        if self.carries and not self.settled:
-            self.settle(tensor, variables, {})
-        layers = [place(own, dim, len(self.dims)) for dim, own in enumerate(self.dims) if own is not None]
-        return Labels(tuple(layers), weight=True, fixed=not isinstance(tensor, nn.Parameter))
+        self.forget()
 
     def forget(self) -> None:
         """Be as if it had never entered an operation."""
-        self.met = self.settled = False
-        self.dims = (None,) * len(self.dims)
+        self.met, self.settled = False, not self.carries
+        self.dims: tuple[Channels | None, ...] = (None,) * len(self._shape)
+
+    def settle(self, lies_on: Mapping[int, Channels | None] = _NOWHERE) -> None:
+        """Give every dimension its variables.
+
+        Args:
+            lies_on: Those of dimensions that lie on channels which are there already.
+        """
+        new, self.settled = self._variables.new, True
+        self.dims = tuple(
+            [
+                lies_on[dim] if dim in lies_on else new(size) if size > 1 else None
+                for dim, size in enumerate(self._shape)
+            ]
+        )
+
+    def channels(self, dim: int) -> Channels | None:
+        """Its variables along one dimension, or None if that dimension is always kept.
+
+        Args:
+            dim: The dimension.
+        """
+        if not self.settled:
+            self.settle()
+        return self.dims[dim]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """A layer for every dimension that has variables."""
+        own = [(dim, self.channels(dim)) for dim in range(len(self.dims))]
+        return tuple([place(variables, dim, len(own)) for dim, variables in own if variables is not None])
+
+
+def replaced(labels: Labels | Leaf, **changes: Any) -> Labels:
+    """Other labels that differ in some respects.
+
+    Args:
+        labels: The labels.
+        changes: What `Labels` takes.
+    """
+    same = {name: getattr(labels, name) for name in Labels._fields if name not in changes}
+    return Labels(**same, **changes)
 
 
 def label_leaves(tracer: Tracer, held: Mapping[str, Tensor], target: str | None) -> dict[str, Leaf]:
-    """Make every parameter and buffer of a private copy known to the trace that will run it.
+    """Label every parameter and buffer of a private copy for the trace that will run it.
 
     Args:
         tracer: The trace that begins.
@@ -84,9 +106,10 @@ def label_leaves(tracer: Tracer, held: Mapping[str, Tensor], target: str | None)
         target: Canonical name of the submodule to which cutting is limited.
 
     Returns:
-        What the trace will learn of each.
+        Their labels.
     """
-    leaves = {name: Leaf(tensor, naming.is_below(name, target)) for name, tensor in held.items()}
-    for name, leaf in leaves.items():
-        tracer.label(held[name], leaf)
+    leaves = {}
+    for name, tensor in held.items():
+        leaves[name] = leaf = Leaf(tensor, naming.is_below(name, target), tracer.variables)
+        tracer.label(tensor, leaf)
     return leaves

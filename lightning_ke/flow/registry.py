@@ -112,7 +112,7 @@ class Operation:
         """
         return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
 
-    def labels(self, tensor: Tensor) -> Labels:
+    def labels(self, tensor: Tensor) -> Labels | Leaf:
         """The labels of an argument.
 
         Args:
@@ -174,7 +174,8 @@ class Operation:
             tensor: One of the operation's arguments.
             dim: A dimension of it, not negative.
         """
-        return self.along(self.tracer.labels(tensor).layers, dim)
+        labels = self.tracer.labels(tensor)
+        return labels.channels(dim) if isinstance(labels, Leaf) else self.along(labels.layers, dim)
 
     def along(self, layers: Iterable[Layer], dim: int) -> Channels | None:
         """The variables that some layers carry along one dimension, or None if that dimension is always kept.
@@ -269,10 +270,10 @@ class Operation:
         Returns:
             False if it has others already or may not be cut, so that they have to be joined.
         """
-        leaf = self.tracer.known(tensor)
-        if not isinstance(leaf, Leaf) or not leaf.carries or leaf.settled:
+        leaf = self.tracer.labels(tensor)
+        if not isinstance(leaf, Leaf) or leaf.settled:
             return False
-        leaf.settle(tensor, self.variables, lies_on)
+        leaf.settle(lies_on)
         if reads:
             leaf.reads = tuple(lies_on)
         return True

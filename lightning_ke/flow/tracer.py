@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_ke.flow import rules as rules  # fills the table of rules
 from lightning_ke.flow.dry import run_known, tensors
 from lightning_ke.flow.labels import Labels, Layer, loosened
-from lightning_ke.flow.leaves import Leaf
+from lightning_ke.flow.leaves import Leaf, replaced
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.flow.registry import FlowError, Operation, Rule, find_rule
 from lightning_ke.flow.rules.elementwise import elementwise, is_elementwise
@@ -111,38 +111,26 @@ class Tracer(OperationMode):
         """The tensors that entered the running module."""
         return tensors(self.modules[-1][1]) if self.modules else []
 
-    def labels(self, tensor: Tensor) -> Labels:
+    def labels(self, tensor: Tensor) -> Labels | Leaf:
         """The labels of a tensor; one that was never labelled is always kept.
 
         Args:
             tensor: A tensor of the traced forward.
         """
-        found = self.known(tensor)
-        if isinstance(found, Leaf):
-            found = found.labels(tensor, self.variables)
-            self.label(tensor, found)
-        return found
-
-    def known(self, tensor: Tensor) -> Labels | Leaf:
-        """The labels of a tensor, or the parameter or buffer of which no operation has asked for any.
-
-        Args:
-            tensor: A tensor of the traced forward.
-        """
-        tracer, found = tensor.__dict__.get(_LABELS, _UNLABELLED)
-        return found if tracer is self else _NOTHING
+        tracer, labels = tensor.__dict__.get(_LABELS, _UNLABELLED)
+        return labels if tracer is self else _NOTHING
 
     def label(self, tensor: Tensor, labels: Labels | Leaf) -> None:
         """Label a tensor.
 
         Args:
             tensor: A tensor of the traced forward.
-            labels: Its labels, or the parameter or buffer that it is.
+            labels: Its labels.
         """
         # The tensor itself holds its labels, so that both are gone as soon as the forward has no more use for it.
         vars(tensor)[_LABELS] = self, labels
 
-    def relabel(self, tensor: Tensor, labels: Labels, layers: Iterable[Layer]) -> None:
+    def relabel(self, tensor: Tensor, labels: Labels | Leaf, layers: Iterable[Layer]) -> None:
         """Label a tensor like another one, but with other layers.
 
         Args:
@@ -150,7 +138,7 @@ class Tracer(OperationMode):
             labels: Labels of the other tensor.
             layers: The layers.
         """
-        self.label(tensor, labels._replace(layers=tuple(layers)))
+        self.label(tensor, replaced(labels, layers=tuple(layers)))
 
     def size(self, tensor: Tensor, layers: Sequence[Layer] | None = None, end: str = "") -> None:
         """Note that the running module's code asked for a shape that carries channels.
@@ -241,17 +229,17 @@ class Tracer(OperationMode):
         """Whether any channels enter an operation."""
         carries = False
         for tensor in tensors:
-            found = self.known(tensor)
-            if isinstance(found, Leaf):
-                carries = carries or found.carries
-                if not found.met:
-                    found.met = True
-                    self.met.append(found)
-            elif found.layers:
+            labels = self.labels(tensor)
+            if isinstance(labels, Leaf):
+                carries = carries or labels.carries
+                if not labels.met:
+                    labels.met = True
+                    self.met.append(labels)
+            elif labels.layers:
                 carries = True
         return carries
 
-    def _label_whole(self, kind: Kind, op: Operation, known: Sequence[Labels]) -> None:
+    def _label_whole(self, kind: Kind, op: Operation, known: Sequence[Labels | Leaf]) -> None:
         """Label the outputs of an operation that no channels enter."""
         labels = Labels(
             uniform=kind.uniform or (bool(known) and all(labels.uniform for labels in known)),
@@ -273,7 +261,7 @@ class Tracer(OperationMode):
         if labels is None:
             for layer in (*own.layers, *new.layers):
                 self.variables.pin(layer.entries)
-            labels = own._replace(layers=())
+            labels = replaced(own, layers=())
         self.label(view.base, labels)
         if _VIEW in vars(view.base):
             self._write_back(view.base)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ke.flow.labels import Labels, compact, pinned
+from lightning_ke.flow.leaves import Leaf
 
 aten = torch.ops.aten
 
@@ -70,7 +71,7 @@ def is_view(func: torch._ops.OpOverload) -> bool:
     return func.overloadpacket in _VIEWS
 
 
-def written(view: View, own: Labels, new: Labels, shape: Sequence[int]) -> Labels | None:
+def written(view: View, own: Labels | Leaf, new: Labels | Leaf, shape: Sequence[int]) -> Labels | None:
     """The labels of a tensor after a view of it was written to; None if labels cannot say it, so that all is kept.
 
     Args:

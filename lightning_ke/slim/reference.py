@@ -66,8 +66,9 @@ class Reference(Tracer):
         super().__init__(Variables())
         held = {**dict(naming.named_parameters(dense)), **dict(naming.named_buffers(dense))}
         leaves = label_leaves(self, held, None)
-        for tensor in held.values():
-            self.labels(tensor)  # each has variables of its own here: what is kept is said of every tensor by itself
+        for leaf in leaves.values():
+            if not leaf.settled:
+                leaf.settle()  # each has variables of its own here: what is kept is said of every tensor by itself
         self._kept = np.ones(self.variables.count, dtype=np.bool_)
         for name, leaf in leaves.items():
             cut = structure.cuts.get(name)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ke.flow.labels import Layer
+from lightning_ke.flow.leaves import replaced
 from lightning_ke.flow.registry import Operation, register_rule
 
 aten = torch.ops.aten
@@ -26,7 +27,7 @@ def elementwise(op: Operation) -> None:
     if len(tensors) == len(op.outputs) == 1 and tensors[0].dim() == op.outputs[0].dim():
         labels = op.labels(tensors[0])
         if labels.uniform or labels.loose:
-            labels = labels._replace(uniform=False, loose=frozenset())
+            labels = replaced(labels, uniform=False, loose=frozenset())
         op.tracer.label(op.outputs[0], labels)
         return
     heads = next((op.labels(t).heads for t in tensors if op.labels(t).heads is not None), None)
@@ -93,14 +94,14 @@ def merge(op: Operation, tensors: Sequence[Tensor], ndim: int) -> list[Layer]:
 
 def _broadcast(op: Operation, tensor: Tensor, ndim: int) -> tuple[Sequence[int], Sequence[Layer], bool]:
     """Shape and layers of a tensor with as many dimensions as the result, and if it fits to channels of any kind."""
-    layers, uniform, _, _, loose, _ = op.labels(tensor)
+    labels = op.labels(tensor)
     shape: Sequence[int] = tensor.shape
-    if loose:
-        shape = [1 if dim in loose else size for dim, size in enumerate(shape)]
+    if labels.loose:
+        shape = [1 if dim in labels.loose else size for dim, size in enumerate(shape)]
     if len(shape) < ndim:
         pad = (1,) * (ndim - len(shape))
-        return (*pad, *shape), [layer.reshape(pad + layer.shape) for layer in layers], uniform
-    return shape, layers, uniform
+        return (*pad, *shape), [layer.reshape(pad + layer.shape) for layer in labels.layers], labels.uniform
+    return shape, labels.layers, labels.uniform
 
 
 def _partner(layer: Layer, others: Sequence[Layer]) -> int | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ke.flow.labels import Layer, along, compact, loosened, pinned, reshaped, searched
+from lightning_ke.flow.leaves import replaced
 from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.rules.attention import join_heads_with_stream
 from lightning_ke.flow.variables import PINNED, Channels
@@ -53,8 +54,8 @@ def _view(op: Operation) -> None:
 @register_rule(aten.expand)
 def _expand(op: Operation) -> None:
     _move(op, search=False)
-    labels = op.labels(op.outputs[0])
-    op.tracer.label(op.outputs[0], labels._replace(loose=loosened(op.args[0], op.outputs[0])))
+    loose = loosened(op.args[0], op.outputs[0])
+    op.tracer.label(op.outputs[0], replaced(op.labels(op.outputs[0]), loose=loose))
 
 
 @register_rule(

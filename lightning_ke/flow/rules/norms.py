@@ -75,10 +75,10 @@ def _through_weight(
     if weight is None or op.labels(weight).uniform:
         op.follow(bias, variables)
         return layers
-    through, known = op.channels(weight, 0), op.labels(weight)
+    through = op.channels(weight, 0)
     op.meet(through, variables)
     op.follow(bias, through)
-    if through is None or len(known.layers) > 1 or not known.weight:
+    if through is None or weight.dim() > 1 or not op.labels(weight).weight:
         return layers
     return tuple(
         [
