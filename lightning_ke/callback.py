@@ -170,6 +170,14 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """Names of the phases of the generation that hold now (`lightning_ke.phases`)."""
         return [] if self._run is None else self._run.phases.held
 
+    def has_phase(self, name: str) -> bool:
+        """Whether each generation has a phase of a name, be it over or still to come.
+
+        Args:
+            name: Its name, such as ``"slimmable"``.
+        """
+        return any(phase.name == name for phase in self._settings.phases)
+
     @property
     def generation(self) -> int:
         """Number of the generation in progress, or of the last one once the run is over; from 1."""

@@ -146,6 +146,18 @@ def catalogue(setting: Setting) -> dict[str, Arm]:
         ),
         Arm("ke-third", "generations of a third of the length", evolve(third // 5 * 5, 5), **like),
         # Better generations.
+        *(
+            Arm(
+                f"slimmable-{name}",
+                f"one generation; {when} both networks learn together, the slim one from the dense one",
+                ["generations=slimmable", "loss=in_place", *evolve(epochs, 1), *more],
+                rate_of="long",
+            )
+            for name, when, more in (
+                ("taught", "in its last third", ()),
+                ("taught-whole", "all along", ("generations.phases.0.begin=0.0",)),
+            )
+        ),
         Arm("ke-born-again", "KELS; the last generation's dense network teaches", five(BORN_AGAIN), **like),
         Arm(
             "ke-born-again-ema",

@@ -101,6 +101,11 @@ ARMS = {
         "KELS; both networks learn together in the last third of each generation",
         ["generations=slimmable"],
     ),
+    "in-place": (
+        "in-place",
+        "KELS; in the last third of each generation both learn together, the slim network from the dense one",
+        ["generations=slimmable", "loss=in_place"],
+    ),
     "distilled": (
         "distillation",
         "a network of the slim network's size, taught by the long baseline",

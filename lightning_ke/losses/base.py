@@ -23,6 +23,8 @@ class Loss(nn.Module, ABC):
 
     #: True if each training batch must hold a second example of the same class for each example (`PairBatchSampler`).
     needs_pairs: ClassVar[bool] = False
+    #: Name of the phase that it is made for, without which it would be its criterion alone; empty for none.
+    needs_phase: ClassVar[str] = ""
 
     @abstractmethod
     def forward(self, network: Callable[..., Tensor], inputs: Inputs, targets: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from lightning_ke.structure import Structure
 class Slimmable(OtherStep):
     """Train the dense network and, on the same parameters, its slim network: the loss is the mean of both.
 
-    `training_step` is called twice for each batch, and what it logs is the mean of both calls. Running statistics are
-    those of the dense network alone; the slim network's are re-estimated where it is scored and cut out
+    `training_step` is called twice for each batch, for the dense network first, and what it logs is the mean of both
+    calls. `InPlaceDistillation` lets the slim network learn from what the dense one has just said. Running statistics
+    are those of the dense network alone; the slim network's are re-estimated where it is scored and cut out
     (`fit_norm="reestimate"`), as its channels have others.
 
     Needs a structured split such as `kels` and automatic optimization.
@@ -56,8 +57,8 @@ class _Both:
         self._slim = slim
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        slim, dense = _loss(self._slim(*args, **kwargs)), self._dense(*args, **kwargs)
-        mean = (_loss(dense) + slim) / 2
+        dense = self._dense(*args, **kwargs)
+        mean = (_loss(dense) + _loss(self._slim(*args, **kwargs))) / 2
         return {**dense, "loss": mean} if isinstance(dense, Mapping) else mean
 
 

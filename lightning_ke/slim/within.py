@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,6 +15,18 @@ from lightning_ke import naming
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.slim.cut import narrowing, tell_sizes
 from lightning_ke.structure import Structure
+
+_RUNS_SLIM: ContextVar[bool] = ContextVar("runs_slim", default=False)
+
+
+def runs_slim() -> bool:
+    """Whether the code that asks is run by a dense network as its slim network (phases `SlimFirst`, `Slimmable`).
+
+    Example:
+        >>> runs_slim()
+        False
+    """
+    return _RUNS_SLIM.get()
 
 
 class SlimWithin:
@@ -61,8 +74,12 @@ class SlimWithin:
         }
         if not self._keep:  # buffers that are whole would be written through
             narrow |= {name: narrow[name].clone() for name, _ in self._model.named_buffers()}
-        with self._told(narrow):
-            result = functional_call(self._model, narrow, args, kwargs)
+        token = _RUNS_SLIM.set(True)
+        try:
+            with self._told(narrow):
+                result = functional_call(self._model, narrow, args, kwargs)
+        finally:
+            _RUNS_SLIM.reset(token)
         if self._keep:
             self._keep_buffers(narrow)
         return result

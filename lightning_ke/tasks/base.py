@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_ke.callback import KnowledgeEvolution
 from lightning_ke.losses import Loss, get_loss
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -94,6 +95,24 @@ class Task(LightningModule, ABC):
             part: ``"val"`` or ``"test"``.
             batch: A batch.
         """
+
+    def setup(self, stage: str) -> None:
+        """Refuse a loss whose phase no generation has.
+
+        Args:
+            stage: ``"fit"``, or another one, in which there are no generations.
+
+        Raises:
+            ValueError: If there is no such phase.
+        """
+        phase = self.loss.needs_phase
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set where Lightning does not declare it
+        evolutions = [callback for callback in callbacks if isinstance(callback, KnowledgeEvolution)]
+        if stage == "fit" and phase and not any(evolution.has_phase(phase) for evolution in evolutions):
+            raise ValueError(
+                f"Expected generations with phase {phase!r} for {type(self.loss).__name__}, but they have none: it "
+                f"would be its criterion alone. Add the phase (generations={phase}), or choose another loss."
+            )
 
     # What a loss may want to see ------------------------------------------------------------------------------------
 

@@ -17,7 +17,15 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from lightning_ke import KnowledgeEvolution
 from lightning_ke.data import EmbeddedDataModule
-from lightning_ke.losses import BornAgain, ClassWiseDistillation, Distillation, PairBatchSampler, get_loss
+from lightning_ke.losses import (
+    BornAgain,
+    ClassWiseDistillation,
+    Distillation,
+    InPlaceDistillation,
+    PairBatchSampler,
+    get_loss,
+)
+from lightning_ke.phases import SlimFirst, Slimmable
 from lightning_ke.tasks import Classification
 
 
@@ -183,6 +191,49 @@ def test_distillation_mixes_labels_and_a_teacher_that_may_be_larger() -> None:
     p, q = torch.softmax(teacher.eval()(x) / 2, 1), torch.softmax(net(x) / 2, 1)
     mixed = 0.75 * nn.functional.cross_entropy(net(x), labels) + 0.25 * 4 * (p * (p / q).log()).sum(1).mean()
     torch.testing.assert_close(loss(net, x, labels), mixed)
+
+
+class Losses(Callback):
+    """Keeps the mean loss of each epoch."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen.append(float(trainer.callback_metrics["train_loss"]))
+
+
+def test_the_slim_network_learns_from_the_dense_one_about_the_same_batch(tmp_path: Path) -> None:
+    """What the phase minimises is recomputed from both networks, with no step in between (a learning rate of 0)."""
+    module, losses = task(InPlaceDistillation(weight=0.75, temperature=2)), Losses()
+    module.optimizer = lambda p: SGD(p, lr=0.0)
+    phase, data = Slimmable(begin=0.5), Labelled(8)
+    evolution = KnowledgeEvolution(generations=1, seed=0, phases=[phase], example_input=data[0][0][None])
+    batch = DataLoader(data, 8)
+    trainer(tmp_path, [evolution, losses], max_epochs=2).fit(module, batch, batch)
+    module.train()
+    dense, slim = (net.backbone(data.tensors[0]) for net in (module, evolution.slim_network(module).train()))
+    p, q = torch.softmax(dense / 2, 1), torch.softmax(slim / 2, 1)
+    labels = nn.functional.cross_entropy(dense, data.labels), nn.functional.cross_entropy(slim, data.labels)
+    taught = 0.25 * labels[1] + 0.75 * 4 * (p * (p / q).log()).sum(1).mean()
+    assert losses.seen == pytest.approx([float(labels[0]), float((labels[0] + taught) / 2)], rel=1e-5)
+
+
+def test_in_place_distillation_without_its_phase_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    evolution = KnowledgeEvolution(generations=1, phases=[SlimFirst()], example_input=torch.zeros(1, 6))
+    for callbacks in ([], [evolution]):
+        module = task(InPlaceDistillation())
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        with pytest.raises(ValueError, match="with phase 'slimmable' for InPlaceDistillation"):
+            trainer(tmp_path, callbacks, max_epochs=2).fit(module, *loaders())
+        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_slim_network_whose_dense_one_has_not_seen_the_batch_is_refused(tmp_path: Path) -> None:
+    phases = [SlimFirst(end=0.5), Slimmable(begin=0.5)]
+    evolution = KnowledgeEvolution(generations=1, phases=phases, example_input=torch.zeros(1, 6))
+    with pytest.raises(ValueError, match="goes with phase 'slimmable'"):
+        trainer(tmp_path, [evolution], max_epochs=2).fit(task(InPlaceDistillation()), *loaders())
 
 
 def test_a_given_teacher_is_no_part_of_the_module_and_stays_as_it_was(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_in_the_phase_every_batch_is_used_in_both_widths(tmp_path):
     seed_everything(3)
     module = Module()
     fit(tmp_path, module, **PHASE)
-    assert module.widths == ([8] * 6 + [4, 8] * 6) * 2  # three batches an epoch
+    assert module.widths == ([8] * 6 + [8, 4] * 6) * 2  # three batches an epoch
     assert "training_step" not in vars(module)
 
 
