@@ -94,6 +94,7 @@ PLANS = {
             *(*CONTROLS, "pruned", "distilled", "long-ema", "slim-scratch-ema", "ke-5", "llf-in-kels-5"),
             *("ke-born-again", "ke-born-again-ema", "llf-in-kels-born-again", "ke-ema", "ke-wide-redraw", "ke-2"),
             *("ke-slim-last", "ke-taught", "slimmable-1", "slimmable-taught", "slimmable-taught-whole"),
+            *("llf-5", "llf-10", "slim-llf-5", "slim-llf-taught"),
         ],
     ),
     "noise20": Plan("Wrong labels", ELSEWHERE, "flowers102-noise20", RATES[:1]),

@@ -209,7 +209,7 @@ def test_one_learning_rate_is_taken_as_it_is():
 def test_every_arm_of_a_study_composes_as_a_whole_run(name):
     trial = STUDIES[name]("", "data", [0])
     for arm in trial.arms:
-        taken = taught(Path("before")) if arm.name in ("distilled", "ke-taught") else ()
+        taken = taught(Path("before")) if arm.take is taught else ()
         config = composed(*trial.base, *arm.overrides, *taken, "optimizer.lr=0.1", "seed=0", "logger=none")
         assert not OmegaConf.missing_keys(config), arm.name
         check_types(config)
