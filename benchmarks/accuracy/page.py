@@ -18,8 +18,10 @@ the training cost, that of a network which it begins from or learns from include
 validation, too, and the test images were used once. `±` is the standard deviation over seeds; a difference is the mean
 over paired seeds with its 95 % interval (Student's t). It counts, and is in bold, only if the interval is above 0 and
 of at least {least} seeds; with one seed there is none. A test accuracy of one run has a standard error of about {error}
-points of its own.
+points of its own.{calibration}
 """
+CALIBRATION = """ NLL is the test images' cross-entropy, ECE their expected calibration error in per cent; both are
+means over the seeds."""
 TUNED = "Its learning rate is the best of at least three on the validation images at seed {seed}"
 TRIED = "Validation accuracy of the dense network at the tuning seed."
 UNTUNED = "The learning rate is the same for all of them"
@@ -42,10 +44,12 @@ def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
             rates=(TUNED if len(study.rates) > 1 else UNTUNED).format(seed=study.tuning_seed),
             error=study.test_error,
             least=LEAST_SEEDS,
+            calibration=CALIBRATION if bool(table["test_ece"].notna().any()) else "",
         ),
         *([study.about] if study.about else []),
         comparison(study, table),
         f"![Test accuracy of every arm, dense and slim, one dot per seed]({study.name}.png)",
+        *([f"## What it says\n\n{study.findings}"] if study.findings else []),
         "## The arms\n\n" + "\n".join(f"- **{arm.name}**: {arm.meaning}" for arm in study.arms),
         *([f"## Learning rates\n\n{TRIED}\n\n{tuning(study, table)}"] if len(study.rates) > 1 else []),
         "## How it was run\n\n" + how(study, table),
@@ -64,7 +68,9 @@ def comparison(study: Study, table: pd.DataFrame) -> str:
     controls = (study.arms[0].name, study.same_size)
     control_scores = [_scores(tuned, name, "dense") for name in controls]
     tuned_rates = len(study.rates) > 1
-    columns = ["arm", "network", *(["lr"] if tuned_rates else []), "seeds", "validation", "test", "ops", "training ops"]
+    calibrated = bool(tuned["test_ece"].notna().any())
+    columns = ["arm", "network", *(["lr"] if tuned_rates else []), "seeds", "validation", "test"]
+    columns += [*(["NLL", "ECE"] if calibrated else []), "ops", "training ops"]
     columns += [f"to {name}" for name in controls]
     baseline = tuned[(tuned["arm"] == study.arms[0].name) & (tuned["network"] == "dense")]
     lines: list[list[str]] = []
@@ -88,6 +94,11 @@ def comparison(study: Study, table: pd.DataFrame) -> str:
                     str(len(rows)),
                     _spread(rows["val_acc"]),
                     _spread(rows["test_acc"]),
+                    *(
+                        [f"{rows['test_loss'].mean():.2f}", f"{100 * rows['test_ece'].mean():.1f}"]
+                        if calibrated
+                        else []
+                    ),
                     f"{rows['operations'].iloc[0] / 1e6:.1f} M",
                     f"{cost:.2f} x" if cost else "-",
                     *versus,

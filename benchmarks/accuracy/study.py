@@ -73,6 +73,7 @@ class Study:
         tuning_seed: Seed of the runs that choose the learning rate; also the first of `seeds`.
         test_error: Standard error of one run's test accuracy, in points.
         about: What a reader must know of its setting, in Markdown.
+        findings: What its results say, in Markdown; empty until somebody has read them.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Study:
     tuning_seed: int = field(default=0)
     test_error: float = 0.6
     about: str = ""
+    findings: str = ""
 
     def arm(self, name: str) -> Arm:
         """One of its arms.

@@ -156,12 +156,21 @@ def test_only_what_was_redrawn_has_a_slim_network():
     arms = [LONG, SLIM, Arm("ke", "ke", []), Arm("restarts", "restarts", ["redraw=none"])]
     rows = [
         {"arm": arm.name, "network": network, "lr": 0.1, "seed": 0, "tuned": True, "val_acc": 0.5, "test_acc": 0.5}
-        | {"operations": 1e6, "training_operations": 1e9}
+        | {"operations": 1e6, "training_operations": 1e9, "test_loss": 1.5, "test_ece": None}
         for arm in arms
         for network in ("dense", "slim")
     ]
     text = page.comparison(study(arms=arms), pd.DataFrame(rows))
     assert [line.split(" | ")[:2] for line in text.splitlines() if "slim |" in line] == [["| ke", "slim"]]
+
+
+def test_calibration_is_shown_where_it_was_measured():
+    row = {"arm": "long", "network": "dense", "lr": 0.1, "seed": 0, "tuned": True, "val_acc": 0.5, "test_acc": 0.5}
+    row |= {"operations": 1e6, "training_operations": 1e9, "test_loss": 1.5}
+    for error, shown in ((0.051, "| NLL | ECE |"), (None, "| test | ops |")):
+        text = page.comparison(study(arms=[LONG]), pd.DataFrame([row | {"test_ece": error}]))
+        assert shown in text
+        assert ("| 1.50 | 5.1 |" in text) == (error is not None)
 
 
 @pytest.mark.slow
