@@ -143,7 +143,7 @@ def how(study: Study, table: pd.DataFrame) -> str:
     return (
         f"{len(jobs)} trainings, {jobs['seconds'].sum() / 3600:.1f} hours on one core each; {versions}. Every job:\n\n"
         f"```text\nke-train {' '.join(shown)} datamodule.root=DIR\n```\n\nand for each arm:\n\n"
-        "```text\n" + "\n".join(f"{arm.name}: {' '.join(arm.overrides)}" for arm in study.arms) + "\n```"
+        "```text\n" + "\n".join(f"{arm.name}: {arm.config}" for arm in study.arms) + "\n```"
     )
 
 
