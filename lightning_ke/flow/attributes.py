@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,31 +15,12 @@ from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.variables import read
 
 #: Parts of names that speak of channels rather than of counts (heads, groups, blocks).
-_CHANNEL_WORDS = ("dim", "chan", "feat", "width", "size", "hidden", "planes", "chs", "inp", "oup")
+_CHANNEL_WORDS = re.compile("dim|chan|feat|width|size|hidden|planes|chs|inp|oup")
 
 #: Parts of names that speak of neither: of the input's extent, of places in it, of an operation's options.
-_OTHER_WORDS = (
-    "image",
-    "img",
-    "input_size",
-    "patch",
-    "grid",
-    "resolution",
-    "height",
-    "seq",
-    "token",
-    "length",
-    "stride",
-    "kernel",
-    "scale",
-    "factor",
-    "pad",
-    "dilation",
-    "depth",
-    "level",
-    "window",
-    "ratio",
-    "training",
+_OTHER_WORDS = re.compile(
+    "image|img|input_size|patch|grid|resolution|height|seq|token|length|stride|kernel|scale|factor|pad|dilation|depth"
+    "|level|window|ratio|training"
 )
 
 #: Names of attributes that say how many channels enter and leave a module.
@@ -121,7 +103,7 @@ def _changed(module: nn.Module, seen: Mapping[int, set[int]]) -> dict[str, Any]:
     if type(module).__module__.startswith("torch.nn"):
         return changed  # torch's own layers are told their sizes when they are cut
     for attribute, value in vars(module).items():
-        if attribute.startswith("_") or any(word in attribute for word in _OTHER_WORDS):
+        if attribute.startswith("_") or _OTHER_WORDS.search(attribute):
             continue
         if type(value) is int:
             after = _after(attribute, value, seen)
@@ -139,6 +121,6 @@ def _after(attribute: str, value: int, seen: Mapping[int, set[int]]) -> int:
     others = sizes - {value}
     if len(others) != 1:
         return value
-    if value in sizes and not any(word in attribute for word in _CHANNEL_WORDS):
+    if value in sizes and not _CHANNEL_WORDS.search(attribute):
         return value
     return others.pop()

@@ -65,10 +65,10 @@ def _copy(network: nn.Module, modules: Sequence[nn.Module], convert: Callable[[T
 
 def _copy_plain(module: nn.Module, memo: dict[int, Any]) -> Iterator[tuple[dict[str, Any], str, Any]]:
     """Copy the attributes of a module that are quick to copy; yield the others, with the attributes of the copy."""
-    own = vars(memo[id(module)])
-    for name, value in vars(module).items():
+    own, held = vars(memo[id(module)]), vars(module)
+    own.update(held)
+    for name, value in held.items():
         kind = type(value)
-        own[name] = value
         if kind in _ATOMIC or (kind is tuple and _ATOMIC.issuperset(map(type, value))):
             continue
         if name in _OF_EVERY_MODULE and not value:  # no two modules share these

@@ -17,7 +17,7 @@ from lightning_ke.flow.calls import record_calls
 from lightning_ke.flow.scales import lost_factors
 from lightning_ke.flow.sites import settle
 from lightning_ke.flow.trace import Trace, trace
-from lightning_ke.flow.variables import PINNED, read
+from lightning_ke.flow.variables import PINNED, Channels, read
 from lightning_ke.structure import Axis, Cut, Structure
 
 if TYPE_CHECKING:
@@ -97,20 +97,23 @@ def _read_off(traced: Trace, kept: NDArray[np.bool_]) -> tuple[tuple[Axis, ...],
     """How every tensor is cut, and the distinct runs of kept channels that this takes."""
     axes: list[Axis] = []
     known: dict[bytes, int] = {}
+
+    def position_of(variables: Channels | None) -> int:
+        if variables is None:
+            return -1
+        member = read(kept, variables)
+        key = member.tobytes()
+        if key not in known:
+            known[key] = -1 if member.all() else len(axes)
+            if not member.all():
+                axes.append(Axis(len(member), torch.from_numpy(np.flatnonzero(member).astype(np.int32))))
+        return known[key]
+
     cuts = {}
     for name, leaf in traced.leaves.items():
-        positions = []
-        for dim in leaf.dims:
-            key = b"\1" if dim is None else read(kept, dim).tobytes()
-            position = known.get(key)
-            if position is None:
-                member = torch.frombuffer(bytearray(key), dtype=torch.bool)
-                position = known[key] = -1 if bool(member.all()) else len(axes)
-                if position >= 0:
-                    axes.append(Axis(len(member), member.nonzero().squeeze(1).int()))
-            positions.append(position)
-        if any(position >= 0 for position in positions):
-            cuts[name] = Cut(tuple(traced.shapes[name]), tuple(positions))
+        positions = tuple(map(position_of, leaf.dims))
+        if positions and max(positions) >= 0:
+            cuts[name] = Cut(tuple(traced.shapes[name]), positions)
     return tuple(axes), cuts
 
 

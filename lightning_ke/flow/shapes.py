@@ -110,22 +110,21 @@ def _binary_in_place(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | No
 
 def _convolution(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     tensor, weight, bias, stride, padding, dilation, transposed = args[:7]
-    spatial = tensor.dim() - 2
-    if transposed or tensor.dim() != weight.dim() or tensor.dtype != weight.dtype or not tensor.is_contiguous():
+    sizes, kernel = tensor.shape, weight.shape
+    spatial = len(sizes) - 2
+    if transposed or len(sizes) != len(kernel) or tensor.dtype != weight.dtype:
         return None
-    if tensor.shape[1] != weight.shape[1] * args[8] or (bias is not None and bias.shape != weight.shape[:1]):
+    if sizes[1] != kernel[1] * args[8] or (bias is not None and bias.shape != kernel[:1]):
         return None
-    shape = [tensor.shape[0], weight.shape[0]]
     if not len(stride) == len(padding) == len(dilation) == spatial:
         stride, padding, dilation = ([*option] * (spatial // len(option)) for option in (stride, padding, dilation))
-    for step, pad, spread, size, kernel in zip(
-        stride, padding, dilation, tensor.shape[2:], weight.shape[2:], strict=True
-    ):
-        room = size + 2 * pad - spread * (kernel - 1) - 1
+    shape = [sizes[0], kernel[0]]
+    for dim, (step, pad, spread) in enumerate(zip(stride, padding, dilation, strict=True), 2):
+        room = sizes[dim] + 2 * pad - spread * (kernel[dim] - 1) - 1
         if room < 0:
             return None
         shape.append(room // step + 1)
-    return empty(tensor, shape) if weight.is_contiguous() else None
+    return empty(tensor, shape) if tensor.is_contiguous() and weight.is_contiguous() else None
 
 
 def _batch_norm(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Tensor, ...] | None:
