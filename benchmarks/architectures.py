@@ -1,10 +1,11 @@
 """Which architectures are supported: every classification network of torchvision, and the smallest of each timm module.
 
-Usage: python -m benchmarks.architectures [--family torchvision|timm] [--limit SECONDS] [--again]
+Usage: python -m benchmarks.architectures [--family torchvision|timm] [--limit SECONDS] [--again] [--drawing NAME ...]
 
 "Supported" means that the mask is drawn *and* the slim network is proved at every rate. Random weights, one process per
 network. What has been measured is kept beside the table in a file of JSON lines, part by part, so that an interrupted
-run goes on where it stopped; `--again` measures what failed once more. Needs Linux, torchvision and timm.
+run goes on where it stopped; `--again` measures what failed once more, `--drawing` what drawing costs. Needs Linux,
+torchvision and timm.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import multiprocessing
 import os
 import platform
 import resource
+import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 import lightning_ke as ke
+from benchmarks.speed.timing import samples
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.slim import SlimError, refresh
 from lightning_ke.slim.double import in_double
@@ -56,7 +59,8 @@ smallest network of each module that `timm.list_modules()` names, unmodified, wi
 - *caught*: of {corrupted} weights spread over the network one kept slice each was changed in the slim network of rate
   0.5; as many of them the proof noticed.
 - *ops saved*: share of the operations that the slim network saves.
-- *draw*: processor time to draw a mask, relative to one forward of one image at the network's own resolution.
+- *draw*: processor time to draw a mask, relative to one forward of one image at the network's own resolution; the
+  median of five pairs that took turns.
 - *memory*: peak of what drawing the mask needs beside the network, and as a share of the network's weights.
 
 {cores} cores ({machine}), one thread, Python {python}, torch {torch}; the machine ran other programs as well.
@@ -145,11 +149,11 @@ def measure(family: str, name: str, row: dict[str, Any]) -> Iterator[dict[str, A
     """The parts of a network's row that are not measured yet, one after another."""
     network, small, own = build(family, name)
     weights = sum(parameter.numel() for parameter in network.parameters())
+    if "draw" not in row:
+        memory = in_a_process(lambda: extra_memory(network, own))  # before any mask has left room in this one's heap
+        yield {"draw": relative_time(network, own), "memory": memory / (4 * weights)}
     masks = [ke.draw_mask(network, split="kels", rate=rate, example_input=small) for rate in RATES]
     yield {"params": weights, "input": small.shape[-1], "fit": [mask.fit_share for mask in masks]}
-    if "draw" not in row:
-        draw, forward = times(network, own)
-        yield {"draw": draw / forward, "memory": extra_memory(network, own) / (4 * weights)}
     if "saved" not in row:
         dense = ke.measure_cost(network, small)
         saved = []
@@ -162,32 +166,45 @@ def measure(family: str, name: str, row: dict[str, Any]) -> Iterator[dict[str, A
         yield {"caught": caught(network, masks[RATES.index(0.5)])}
 
 
-def times(network: nn.Module, x: Tensor) -> tuple[float, float]:
-    """Least processor seconds of drawing a mask and of one forward, in turns."""
-    drawn, run = [], []
+def relative_time(network: nn.Module, x: Tensor) -> float:
+    """Processor time of drawing a mask, relative to that of one forward: the median of pairs that take turns."""
     network.eval()
-    for _ in range(3):
-        start = time.process_time()
-        ke.draw_mask(network, split="kels", rate=0.5, example_input=x)
-        drawn.append(time.process_time() - start)
-        start = time.process_time()
+
+    def forward() -> None:
         with torch.no_grad():
             network(x)
-        run.append(time.process_time() - start)
-    return min(drawn), min(run)
+
+    actions = {"draw": lambda: ke.draw_mask(network, split="kels", rate=0.5, example_input=x), "forward": forward}
+    taken = samples(actions, rounds=5)
+    return statistics.median(draw / run for draw, run in zip(taken["draw"], taken["forward"], strict=True))
 
 
 def extra_memory(network: nn.Module, x: Tensor) -> int:
-    """Bytes of resident memory at the highest point of drawing a mask above its start (Linux, glibc)."""
+    """Bytes of resident memory at the highest point of drawing a mask above its start (Linux, glibc).
+
+    Pages of libraries' own code that are read for the first time meanwhile are not counted.
+    """
     libc = ctypes.CDLL(None)
     libc.mallopt(-3, 16384)  # M_MMAP_THRESHOLD: blocks of 16 kB and more go back to the system when they are freed
     libc.mallopt(-1, 0)  # M_TRIM_THRESHOLD: and so does the rest
     gc.collect()
     libc.malloc_trim(0)
-    start = status("VmRSS")
+    start, library = status("VmRSS"), status("RssFile")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     ke.draw_mask(network, split="kels", rate=0.5, example_input=x)
-    return max(status("VmHWM") - start, 0)
+    return max(status("VmHWM") - start - (status("RssFile") - library), 0)
+
+
+def in_a_process(action: Callable[[], int]) -> int:
+    """What an action returns in a copy of this process, on which it leaves no trace."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(action()))
+    process.start()
+    sender.close()
+    found: int = receiver.recv()
+    process.join()
+    return found
 
 
 def caught(network: nn.Module, mask: ke.Mask) -> int:
@@ -272,14 +289,16 @@ def rows() -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["family"], row["name"]): row for row in map(json.loads, MEASURED.read_text().splitlines())}
 
 
-def sweep(families: list[str], limit: float, again: bool) -> None:
-    """Measure what has not been measured yet, one process per network."""
+def sweep(families: list[str], limit: float, again: bool, drawing: list[str]) -> None:
+    """Measure what has not been measured yet, and of some networks what drawing costs; one process per network."""
     torch.set_num_threads(1)
     ke.draw_mask(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), rate=0.5, example_input=torch.zeros(1, 3, 4, 4))
     MEASURED.parent.mkdir(parents=True, exist_ok=True)
     for family, name in names(families):
         row = rows().get((family, name), {})
-        if "caught" in row or ("failure" in row and not again):
+        if name in drawing:
+            row = {key: value for key, value in row.items() if key not in ("draw", "memory")}
+        elif drawing or "caught" in row or ("failure" in row and not again):
             continue
         row = isolated(family, name, row, limit)
         with MEASURED.open("a") as file:
@@ -346,11 +365,16 @@ def main() -> None:
     parser.add_argument("--family", choices=("torchvision", "timm"), help="only these networks")
     parser.add_argument("--limit", type=float, default=900, help="seconds per network (default: 900)")
     parser.add_argument("--again", action="store_true", help="measure what failed once more")
+    parser.add_argument(
+        "--drawing", nargs="+", default=[], help="measure anew what drawing costs, of these networks only"
+    )
     parser.add_argument("--choose", action="store_true", help="find the smallest network of each timm module first")
     options = parser.parse_args()
     if options.choose or not SMALLEST.exists():
         choose()
-    sweep([options.family] if options.family else ["torchvision", "timm"], options.limit, options.again)
+    sweep(
+        [options.family] if options.family else ["torchvision", "timm"], options.limit, options.again, options.drawing
+    )
     write()
 
 
