@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_ke import naming
 from lightning_ke.flow.sites import Groups, Size
-from lightning_ke.flow.variables import read
+from lightning_ke.flow.variables import Channels, read
 
 #: Parts of names that speak of channels rather than of counts (heads, groups, blocks).
 _CHANNEL_WORDS = re.compile("dim|chan|feat|width|size|hidden|planes|chs|inp|oup")
@@ -41,7 +41,11 @@ def tells_its_sizes(module: nn.Module) -> bool:
 
 
 def slim_attributes(
-    model: nn.Module, sizes: Sequence[Size], whole: Sequence[Groups], kept: NDArray[np.bool_]
+    model: nn.Module,
+    sizes: Sequence[Size],
+    whole: Sequence[Groups],
+    heads: Sequence[tuple[str, Channels]],
+    kept: NDArray[np.bool_],
 ) -> dict[str, dict[str, Any]]:
     """Find the attributes that code turned into shapes, and their values in the slim network.
 
@@ -49,6 +53,7 @@ def slim_attributes(
         model: The dense network.
         sizes: The shapes with channels that modules' code asked for.
         whole: The grouped operations whose groups are kept whole.
+        heads: The heads of attentions that keep or drop whole ones: module, a variable of each head.
         kept: Says of every variable whether it is kept.
 
     Returns:
@@ -65,6 +70,11 @@ def slim_attributes(
         for attribute in ("groups", "num_groups"):
             if before != after and getattr(modules[site.module], attribute, None) == before:
                 found.setdefault(site.module, {})[attribute] = after
+    for name, variables in heads:
+        before, after = len(variables), int(read(kept, variables).sum())
+        for attribute, value in vars(modules[name]).items():
+            if before != after and "heads" in attribute and value == before:
+                found.setdefault(name, {})[attribute] = after
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from lightning_ke.flow.attributes import slim_attributes
 from lightning_ke.flow.calls import record_calls
-from lightning_ke.flow.scales import lost_factors
+from lightning_ke.flow.registry import FlowError
+from lightning_ke.flow.scales import lost_factors, runs_slim
 from lightning_ke.flow.sites import settle
 from lightning_ke.flow.trace import Trace, trace
 from lightning_ke.flow.variables import PINNED, Channels, read
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     from lightning_ke.flow.labels import Layer
     from lightning_ke.splits.base import Call
+
+logger = logging.getLogger(__name__)
 
 
 def decide_structure(
@@ -50,7 +54,7 @@ def decide_structure(
         round_to: Kept channels are rounded up to a multiple of this where the network allows it.
         importance: What each entry of a tensor counts for, by canonical name and of the tensor's shape. The units that
             carry the most are then kept instead of the first; a unit carries what all its slices of all tensors do.
-        traced: What `trace` has learned of this network already; None runs it.
+        traced: What `follow` has learned of this network already; None runs it.
 
     Raises:
         FlowError: If channels could not be followed through an operation; the message names it.
@@ -65,7 +69,7 @@ def decide_structure(
         >>> structure.cuts["2.weight"], structure.axes[0].kept.tolist()
         (Cut(shape=(2, 10, 1, 1), axes=(-1, 0, -1, -1)), [0, 1, 2, 3, 4])
     """
-    given, traced = traced, traced or trace(model, calls, target)
+    given, traced = traced, traced or follow(model, calls, target)
     if traced.unreached and given is None:
         warnings.warn(
             "The forward does not reach these parameters, so they stay wholly fit: "
@@ -73,11 +77,51 @@ def decide_structure(
             + ".",
             stacklevel=2,
         )
+    return _structure(model, calls, traced, rate, round_to, importance)
+
+
+def follow(model: nn.Module, calls: Sequence[Call], target: str | None = None) -> Trace:
+    """Follow the channels of a network, and the heads of attentions of which no channel can be dropped.
+
+    Args:
+        model: The network; it is not changed.
+        calls: How it is run.
+        target: Canonical name of the submodule to which cutting is limited.
+
+    Raises:
+        FlowError: If an operation has no rule or the network could not be run.
+    """
+    traced = trace(model, calls, target)
+    if not traced.stuck_heads:
+        return traced
+    names = ", ".join(sorted(traced.stuck_heads))
+    try:
+        heads = trace(model, calls, target, traced.stuck_heads)
+    except FlowError as error:
+        logger.info("All heads of %s stay, because an operation between them cannot be followed (%s).", names, error)
+        return traced
+    mark = heads.variables.mark()
+    structure = _structure(model, calls, heads, 0.5)
+    heads.variables.forget_since(mark)
+    if not runs_slim(model, calls, structure):
+        logger.info("All heads of %s stay, because the network's code needs as many as there are.", names)
+        return traced
+    return heads
+
+
+def _structure(
+    model: nn.Module,
+    calls: Sequence[Call],
+    traced: Trace,
+    rate: float,
+    round_to: int = 1,
+    importance: Mapping[str, Tensor] | None = None,
+) -> Structure:
     whole = settle(traced.variables, traced.groups)
     roots = traced.variables.roots()
     kept = decide(traced, rate, round_to, importance)[roots]
     axes, cuts = _read_off(traced, kept)
-    attributes = slim_attributes(model, traced.sizes, whole, kept)
+    attributes = slim_attributes(model, traced.sizes, whole, traced.whole_heads, kept)
     structure = Structure(
         axes,
         cuts,
@@ -87,9 +131,7 @@ def decide_structure(
         train_only=traced.train_only,
     )
     if traced.scalars:
-        from lightning_ke.slim.cut import shrink
-
-        structure = replace(structure, scales=lost_factors(model, calls, traced, structure, shrink, kept))
+        structure = replace(structure, scales=lost_factors(model, calls, traced, structure, kept))
     return structure
 
 

@@ -6,7 +6,7 @@ by less in the slim network; the weights that make the queries and keys are mult
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +32,6 @@ def lost_factors(
     calls: Sequence[Call],
     traced: Trace,
     structure: Structure,
-    cut: Callable[[nn.Module, Structure], None],
     kept: NDArray[np.bool_],
 ) -> dict[str, tuple[int, Tensor]]:
     """Find the numbers that the slim network's code computes otherwise, and what makes up for them.
@@ -42,15 +41,14 @@ def lost_factors(
         calls: How it is run.
         traced: What the flow learned.
         structure: What is kept.
-        cut: Cuts a private copy (`lightning_ke.slim.shrink`).
         kept: Says of every variable whether it is kept.
 
     Returns:
         For each parameter to be multiplied the dimension and the factors of its kept entries along it.
     """
     factors = np.ones(traced.variables.count)
-    slim = _slim_scalars(model, calls, structure, cut)
-    if [operator for operator, _, _ in traced.scalars] != [operator for operator, _ in slim]:
+    slim = _slim_scalars(model, calls, structure)
+    if slim is None or [operator for operator, _, _ in traced.scalars] != [operator for operator, _ in slim]:
         return {}
     for (operator, dense, layers), (_, now) in zip(traced.scalars, slim, strict=True):
         cut_layers = [layer for layer in layers if not read(kept, layer.entries).all()]
@@ -89,19 +87,32 @@ class _Scalars(OperationMode):
         return run(func, args, kwargs)
 
 
+def runs_slim(model: nn.Module, calls: Sequence[Call], structure: Structure) -> bool:
+    """Whether a network's code runs once it is cut; without data, so that nothing is said of what it computes.
+
+    Args:
+        model: The dense network.
+        calls: How it is run.
+        structure: What is kept.
+    """
+    return _slim_scalars(model, calls, structure) is not None
+
+
 def _slim_scalars(
-    model: nn.Module, calls: Sequence[Call], structure: Structure, cut: Callable[[nn.Module, Structure], None]
-) -> list[tuple[torch._ops.OpOverload, float]]:
+    model: nn.Module, calls: Sequence[Call], structure: Structure
+) -> list[tuple[torch._ops.OpOverload, float]] | None:
+    from lightning_ke.slim.cut import shrink  # which rests on this package
+
     network = private_copy(naming.unwrap(model), without_data)
     network.eval()
     scalars = _Scalars()
     try:
-        cut(network, structure)
+        shrink(network, structure)
         modules = dict(naming.named_modules(network))
         for call in calls:
             args, kwargs = copy_inputs((tuple(call.args), dict(call.kwargs)))
             with quiet_world(), scalars:
                 modules[call.module](*args, **kwargs)
     except Exception:  # a network that cannot run slim has a mask all the same; extraction will say why
-        return []
+        return None
     return scalars.found

@@ -17,6 +17,7 @@ from lightning_ke.flow.dry import copy_inputs, quiet_world, tensors_in, with_dat
 from lightning_ke.flow.labels import Layer
 from lightning_ke.flow.leaves import Leaf, label_leaves
 from lightning_ke.flow.registry import FlowError
+from lightning_ke.flow.rules.attention import stuck_heads
 from lightning_ke.flow.running import running_modules
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.tracer import Tracer
@@ -45,6 +46,8 @@ class Trace:
         scalars: Multiplications by a number: operator, number, layers of the result.
         unreached: Canonical names of parameters that no run reached.
         train_only: Canonical names of parameters that train mode alone reached.
+        whole_heads: The heads of attentions that keep or drop whole ones: module, a variable of each head.
+        stuck_heads: Canonical names of the attentions that have no channels of a head to choose from.
     """
 
     variables: Variables
@@ -58,21 +61,26 @@ class Trace:
     scalars: Sequence[tuple[torch._ops.OpOverload, float, tuple[Layer, ...]]]
     unreached: tuple[str, ...]
     train_only: tuple[str, ...]
+    whole_heads: Sequence[tuple[str, Channels]]
+    stuck_heads: frozenset[str]
 
 
-def trace(model: nn.Module, calls: Sequence[Call], target: str | None = None) -> Trace:
+def trace(
+    model: nn.Module, calls: Sequence[Call], target: str | None = None, whole_heads: frozenset[str] = frozenset()
+) -> Trace:
     """Follow the channels of a network through its calls: without data, or with data where its code looks at values.
 
     Args:
         model: The network; weights, buffers, random state, train or eval mode and hooks stay as they are.
         calls: How it is run.
         target: Canonical name of the submodule to which cutting is limited.
+        whole_heads: Canonical names of the attentions that keep or drop whole heads.
 
     Raises:
         FlowError: If an operation has no rule or the network could not be run.
     """
     try:
-        return _trace(model, calls, target, without_data)
+        return _trace(model, calls, target, whole_heads, without_data)
     except FlowError:
         raise
     except Exception as error:
@@ -85,7 +93,7 @@ def trace(model: nn.Module, calls: Sequence[Call], target: str | None = None) ->
             f"failed ({failed}). Draw the mask in one process by `draw_mask` and give it as `FixedMask`."
         )
     try:
-        return _trace(model, calls, target, with_data)
+        return _trace(model, calls, target, whole_heads, with_data)
     except FlowError:
         raise
     except Exception as error:
@@ -115,9 +123,15 @@ def _refuse_other_numbers(parameters: Mapping[str, Tensor]) -> None:
             )
 
 
-def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert: Callable[[Tensor], Tensor]) -> Trace:
+def _trace(
+    model: nn.Module,
+    calls: Sequence[Call],
+    target: str | None,
+    whole_heads: frozenset[str],
+    convert: Callable[[Tensor], Tensor],
+) -> Trace:
     network = private_copy(naming.unwrap(model), convert)
-    tracer = Tracer(Variables())
+    tracer = Tracer(Variables(), whole_heads)
     modules = dict(naming.named_modules(network))
     parameters = dict(naming.own_parameters(modules.items()))
     _refuse_other_numbers(parameters)
@@ -153,6 +167,8 @@ def _trace(model: nn.Module, calls: Sequence[Call], target: str | None, convert:
         scalars,
         tuple(unreached),
         train_only,
+        tracer.heads,
+        stuck_heads(tracer),
     )
 
 

@@ -81,11 +81,17 @@ class Tracer(OperationMode):
 
     Args:
         variables: Where the joins are collected.
+        whole_heads: Canonical names of the attentions that keep or drop whole heads.
     """
 
-    def __init__(self, variables: Variables) -> None:
+    def __init__(self, variables: Variables, whole_heads: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self.variables = variables
+        self.whole_heads = whole_heads
+        #: Of every attention the module, and the variables of the channels that its values have in each head.
+        self.values: list[tuple[str, Channels]] = []
+        #: Of those that keep or drop whole heads the module, and a variable of each head.
+        self.heads: list[tuple[str, Channels]] = []
         self.producers: list[Channels] = []
         #: For each producer, by its first variable: its last one, and the variables that it was computed from.
         self.sources: dict[int, tuple[int, Channels | None]] = {}
@@ -106,6 +112,11 @@ class Tracer(OperationMode):
     def module(self) -> str:
         """Canonical name of the running module."""
         return self.modules[-1][0] if self.modules else ""
+
+    @property
+    def keeps_whole_heads(self) -> bool:
+        """Whether the running module is an attention that keeps or drops whole heads."""
+        return self.module in self.whole_heads
 
     def entering(self) -> list[Tensor]:
         """The tensors that entered the running module."""

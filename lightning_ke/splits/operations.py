@@ -9,8 +9,7 @@ from torch import Tensor
 
 from lightning_ke.cost import count_operations
 from lightning_ke.flow import decide_structure
-from lightning_ke.flow.decide import decide
-from lightning_ke.flow.trace import trace
+from lightning_ke.flow.decide import decide, follow
 from lightning_ke.splits.base import SplitContext
 from lightning_ke.structure import Structure
 
@@ -47,7 +46,7 @@ def structure_for(
         (0.25, 0.25)
     """
     model, calls, target = context.model, context.calls, context.target
-    traced = trace(model, calls, target)
+    traced = follow(model, calls, target)
     mark = traced.variables.mark()
     shares: dict[bytes, float] = {}
 

@@ -1,5 +1,9 @@
 """Attention: every head stays, and all of them keep the same share of their channels.
 
+Where no channel of a head can be dropped (rotary embeddings multiply all heads by one table of fixed width), heads are
+kept or dropped as a whole instead: inside of such an attention labels say for each head, and not for its channels, what
+is kept (`Tracer.whole_heads`).
+
 The two products of an attention already join the heads (a product of batches needs equal matrices, see `contraction`).
 What is left is to join the width of all heads side by side with the width of what enters the attention: code such as
 ``x.reshape(B, N, C)`` takes ``C`` from its input.
@@ -7,11 +11,63 @@ What is left is to join the width of all heads side by side with the width of wh
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from lightning_ke.flow.labels import Layer
+from lightning_ke.flow.labels import Layer, searched
 from lightning_ke.flow.registry import Operation
-from lightning_ke.flow.variables import Channels
+from lightning_ke.flow.variables import Channels, read
+
+if TYPE_CHECKING:
+    from lightning_ke.flow.tracer import Tracer
+
+
+def divide_heads(op: Operation, layer: Layer) -> Layer:
+    """Channels were divided into rows (heads, the sides of a shuffle): every row keeps the same positions.
+
+    Args:
+        op: The reshape that divided them.
+        layer: The layer that labels its result.
+
+    Returns:
+        The layer that labels it from now on.
+    """
+    row = layer.dims[-1]
+    if not op.tracer.keeps_whole_heads:
+        op.uniform(layer, row)
+        return layer
+    channels = layer.array
+    first = channels.take([0], row)
+    op.variables.join(channels, first)
+    op.tracer.heads.append((op.tracer.module, first.reshape(-1, layer.shape[layer.dims[-2]])[0]))
+    return searched(first)
+
+
+def note_values(op: Operation, values: Channels) -> None:
+    """Note what a product of activations returns, if it is channels: the values of an attention, not its positions.
+
+    Args:
+        op: The product.
+        values: The variables of its columns.
+    """
+    first = int(values[0])
+    if any(start <= first <= end for start, (end, _) in op.tracer.sources.items()):
+        op.tracer.values.append((op.tracer.module, values))
+
+
+def stuck_heads(tracer: Tracer) -> frozenset[str]:
+    """The attentions that have no channels to choose from as long as every head keeps the same share of its own.
+
+    Args:
+        tracer: A trace that has run.
+    """
+    stuck = set()
+    for module, values in tracer.values:
+        own = read(tracer.variables.roots(), values)
+        if bool((own == own[0]).all()):
+            stuck.add(module)
+    return frozenset(stuck)
 
 
 def join_heads_with_stream(op: Operation, merged: Layer) -> None:
@@ -24,7 +80,8 @@ def join_heads_with_stream(op: Operation, merged: Layer) -> None:
     if len(merged.dims) != 1:
         return
     heads = merged.flat
-    if not isinstance(heads, range):  # code that folds windows repeats each channel, next to itself
+    if not isinstance(heads, range) and not op.tracer.keeps_whole_heads:
+        # Code that folds windows repeats each channel, next to itself.
         heads = heads[np.append(True, heads[1:] != heads[:-1])]
     _join_with_source(op, heads)
     for tensor in op.tracer.entering():

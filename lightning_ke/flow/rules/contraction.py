@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_ke.flow.labels import Layer, along, place
 from lightning_ke.flow.registry import Operation, register_rule
+from lightning_ke.flow.rules.attention import note_values
 from lightning_ke.flow.rules.elementwise import merge
 from lightning_ke.flow.sites import Groups
 from lightning_ke.flow.variables import Channels, as_rows
@@ -104,15 +105,28 @@ def _product(op: Operation, left: Tensor, right: Tensor) -> None:
     op.contract(left, column, right, row)
     layers = []
     for source, inner, outer, other, dim in ((left, column, row, right, row), (right, row, column, left, column)):
+        beside = op.labels(other).layers
         for layer in op.labels(source).layers:
-            if layer.dims == (0,) and op.labels(other).layers and row > 0:
-                op.pin([layer])  # one number per head beside the heads' channels: every head stays
+            if layer.dims == (0,) and beside and row > 0:
+                if _same_heads(op, layer, beside):
+                    layers += [layer] if source is left else []
+                else:
+                    op.pin([layer])  # one number per head beside the heads' channels: every head stays
             elif layer.shape[inner] == 1:
                 layers.append(layer)
         leaving = op.along(_leaving(op, source, inner), outer)
         if leaving is not None:
             op.produce(leaving, source, op.channels(other, dim))
     op.label(output, layers, like=[left, right], heads=_heads(op, left, right))
+
+
+def _same_heads(op: Operation, layer: Layer, others: Sequence[Layer]) -> bool:
+    """Join the heads of two factors that an attention which keeps or drops whole heads multiplies one by one."""
+    partner = next((other for other in others if other.dims == (0,)), None)
+    if partner is None or not op.tracer.keeps_whole_heads:
+        return False
+    op.variables.join(layer.flat, partner.flat)
+    return True
 
 
 def _leaving(op: Operation, source: Tensor, inner: int) -> Sequence[Layer]:
@@ -135,6 +149,8 @@ def _heads(op: Operation, left: Tensor, right: Tensor) -> Channels | None:
     queries = op.labels(left).heads
     if queries is not None and values is not None and len(queries) == len(values):
         op.variables.join(queries, values)
+    if values is not None:
+        note_values(op, values)
     summed = op.channels(left, column)
     summed = op.channels(right, row) if summed is None else summed
     return range(0) if summed is None else summed

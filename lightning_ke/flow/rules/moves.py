@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_ke.flow.labels import Layer, along, compact, loosened, pinned, reshaped, searched
 from lightning_ke.flow.leaves import replaced
 from lightning_ke.flow.registry import Operation, register_rule
-from lightning_ke.flow.rules.attention import join_heads_with_stream
+from lightning_ke.flow.rules.attention import divide_heads, join_heads_with_stream
 from lightning_ke.flow.variables import PINNED, Channels
 
 aten = torch.ops.aten
@@ -133,19 +133,14 @@ def _reshape(op: Operation) -> None:
         if len(found.dims) > len(layer.dims):
             found = searched(found.array)  # channels that an unfolding repeated are one again
         if len(found.dims) > len(layer.dims):
-            _divide(op, found)
-        elif labels.heads is not None and len(found.dims) == 1 and tensor.dim() > len(size):
+            found = divide_heads(op, found)
+        elif labels.heads is not None and len(found.dims) == 1 and found.dims != (0,) and tensor.dim() > len(size):
             join_heads_with_stream(op, found)
             merged = True
         layers.append(found)
     layers = _without_single(op, layers)
     op.tracer.size(op.outputs[0], layers)
     op.label(op.outputs[0], layers, like=[tensor], heads=None if merged else labels.heads)
-
-
-def _divide(op: Operation, layer: Layer) -> None:
-    """Channels were divided into rows (heads, the sides of a shuffle): every row keeps the same positions."""
-    op.uniform(layer, layer.dims[-1])
 
 
 def _move(op: Operation, *, search: bool, sized: bool = True) -> None:
