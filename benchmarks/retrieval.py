@@ -55,8 +55,8 @@ from ImageNet weights are far higher.
 The weights of the last epoch are tested, once; no weights were chosen.""",
     command="python -m benchmarks.retrieval ROOT OUT.jsonl --seeds 3",
     findings="""Three seeds are a first look. With each of the three losses the dense network's mean is lower in
-generations than in plain training, by 1.1 to 3.7 points of Recall@1; only with the proxy anchor is the interval clear of
-0. With each of them the slim network's mean is lower than that of a network of its size from scratch, by 2.1 to 3.2
+generations than in plain training, by 1.1 to 3.7 points of Recall@1; only with the proxy anchor is the interval clear
+of 0. With each of them the slim network's mean is lower than that of a network of its size from scratch, by 2.1 to 3.2
 points, and no interval is clear of 0. With the proxy anchor the slim network still gets better with each generation,
 with the margin loss it does not.""",
 )
