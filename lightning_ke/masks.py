@@ -6,6 +6,7 @@ A mask is drawn once and kept for the whole training, so it is stored packed (`l
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -260,15 +261,17 @@ def load_mask(path: str | Path) -> Mask:
         raise FileNotFoundError(f"Expected `path` to be a checkpoint, but there is no file {str(path)!r}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError(
-            f"Expected {str(path)!r} to hold plain types only, but it holds others, such as objects saved as "
-            f"hyperparameters ({str(error).splitlines()[0]}). If you trust it, read it by `torch.load(path, "
-            "weights_only=False)` and give the callback's `state['mask']` to `Mask.from_state_dict`."
-        ) from error
     except Exception as error:
+        # Text and images fail with the same error as a class that is not allowed, but name none.
+        if isinstance(error, UnpicklingError) and (named := re.search(r"GLOBAL (\S+)", str(error))):
+            raise ValueError(
+                f"Expected {str(path)!r} to hold plain types only, but it holds {named[1]}, such as an object saved "
+                "as a hyperparameter. If you trust it, read it by `torch.load(path, weights_only=False)` and give the "
+                "callback's `state['mask']` to `Mask.from_state_dict`."
+            ) from error
+        why = "it is no file of torch's" if isinstance(error, (UnpicklingError, EOFError)) else error
         raise ValueError(
-            f"Expected `path` to be a complete checkpoint, but {str(path)!r} could not be read ({error}). "
+            f"Expected `path` to be a complete checkpoint, but {str(path)!r} could not be read ({why}). "
             "It may be truncated; use an earlier checkpoint."
         ) from error
     if isinstance(content, dict) and "entries" in content:

@@ -239,9 +239,16 @@ def test_a_missing_or_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
         load_mask(tmp_path / "part.ckpt")
 
 
+@pytest.mark.parametrize("content", ["defaults:\n  - a", "if", ""])
+def test_what_is_no_checkpoint_is_not_called_one_with_objects_in_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.yaml' could not be read \(it is no file of torch's\)"):
+        load_mask(tmp_path / "config.yaml")
+
+
 def test_a_checkpoint_with_more_than_plain_types_says_how_to_read_it(tmp_path: Path) -> None:
     torch.save({"hyper_parameters": {"folder": tmp_path}}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match="to hold plain types only"):
+    with pytest.raises(ValueError, match=r"to hold plain types only, but it holds pathlib\S*, such as"):
         load_mask(tmp_path / "last.ckpt")
 
 
