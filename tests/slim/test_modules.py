@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -164,7 +166,10 @@ def test_every_kind_trains_copies_and_pickles(name: str) -> None:
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["resnet", pytest.param("mobilenet", marks=pytest.mark.slow), "encoder"])
-def test_it_compiles(name: str, backend: str) -> None:
+def test_it_compiles(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The compiler leaves its own paths and settings behind.
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    environment = dict(os.environ)
     dense, example = {
         "resnet": lambda: (
             torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5),
@@ -182,3 +187,5 @@ def test_it_compiles(name: str, backend: str) -> None:
         assert any(bool(parameter.grad.any()) for parameter in slim.parameters() if parameter.grad is not None)
     finally:
         torch._dynamo.reset()
+        for key in os.environ.keys() - environment.keys():
+            del os.environ[key]
