@@ -357,9 +357,10 @@ def reached(stop_at: Mapping[str, float | str], metrics: Mapping[str, float]) ->
 
 def _bounds(name: str, goal: object) -> tuple[float, float]:
     """The least and the greatest value that a goal allows."""
-    sign, number = (goal[:2], goal[2:]) if isinstance(goal, str) else (">=", goal)
+    given: tuple[str, Any] = (goal[:2], goal[2:]) if isinstance(goal, str) else (">=", goal)
+    sign, number = given
     try:
-        value = math.nan if isinstance(number, bool) else float(number)  # type: ignore[arg-type]  # refused below
+        value = math.nan if isinstance(number, bool) else float(number)  # what is no number is refused below
     except (TypeError, ValueError):
         value = math.nan
     if math.isnan(value) or sign not in (">=", "<="):

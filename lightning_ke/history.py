@@ -127,12 +127,18 @@ def plot_history(
     axes = figure.add_subplot()
     generations = [record["generation"] for record in records]
     # The fit line is thin and its marks are hollow: where both networks are equal, both are seen.
-    fit_style = {"color": _FIT, "marker": "s", "markersize": 7, "linewidth": 1.2, "markerfacecolor": "none"}
-    dense_style = {"color": _DENSE, "marker": "o", "markersize": 4, "linewidth": 2.8}
+    fit_style: dict[str, Any] = {
+        "color": _FIT,
+        "marker": "s",
+        "markersize": 7,
+        "linewidth": 1.2,
+        "markerfacecolor": "none",
+    }
+    dense_style: dict[str, Any] = {"color": _DENSE, "marker": "o", "markersize": 4, "linewidth": 2.8}
     for side, label, style in (("dense", "dense network", dense_style), ("fit", "fit hypothesis", fit_style)):
         values = [record.get(side, {}).get(metric, float("nan")) for record in records]
         if any(metric in record.get(side, {}) for record in records):
-            axes.plot(generations, values, label=label, **style)  # type: ignore[arg-type]  # keywords of different types
+            axes.plot(generations, values, label=label, **style)
     for index, (name, value) in enumerate((baselines or {}).items()):
         colour, dashes = _BASELINES[index % 4], _DASHES[index % 4]
         axes.axhline(value, label=f"{name} ({value:.3g})", color=colour, linewidth=1.5).set_dashes(dashes)

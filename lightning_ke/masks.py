@@ -108,8 +108,6 @@ class Mask(Mapping[str, Tensor]):
             self.entry(name).shape == other.entry(name).shape and torch.equal(self[name], other[name]) for name in self
         )
 
-    __hash__ = None  # type: ignore[assignment]  # compares by value and holds tensors
-
     def entry(self, name: str) -> Entry:
         """The packed mask of one parameter.
 

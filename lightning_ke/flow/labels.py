@@ -189,8 +189,8 @@ def searched(entries: NDArray[np.int32]) -> Layer:
     """
     for dim, size in enumerate(entries.shape):
         if size > 1:
-            before = (slice(None),) * dim
-            first = entries[before + (slice(0, 1),)]  # noqa: RUF005  # mypy takes unpacking for newer syntax
+            first_only = (*(slice(None),) * dim, slice(0, 1))
+            first = entries[first_only]
             # The last position is asked first, because it nearly always answers.
             if first.item(0) == entries.take(-1, dim).item(0) and bool((entries == first).all()):
                 entries = first

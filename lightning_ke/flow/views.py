@@ -59,7 +59,8 @@ class View(NamedTuple):
             full: A tensor of the shape of `base`.
         """
         found = self.func(full, *self.args, **self.kwargs)
-        return found if self.position is None else found[self.position]  # type: ignore[no-any-return]  # untyped operator
+        part: Tensor = found if self.position is None else found[self.position]
+        return part
 
 
 def is_view(func: torch._ops.OpOverload) -> bool:

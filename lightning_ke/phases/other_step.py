@@ -61,7 +61,7 @@ class OtherStep(Phase):
         """Train by the other step again."""
         self.release(scene.model)
         # An attribute of the instance hides the method of its class, for Lightning's strategies, too.
-        scene.model.training_step = self.step(scene.model, structure_of(scene))  # type: ignore[assignment]
+        vars(scene.model)["training_step"] = self.step(scene.model, structure_of(scene))
         self._taken = True
 
     def after_step(self, scene: Scene) -> None:

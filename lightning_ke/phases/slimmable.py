@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -53,7 +53,7 @@ class _Both:
     """The mean loss of a network's own step and of its slim network's."""
 
     def __init__(self, model: nn.Module, slim: SlimWithin) -> None:
-        self._dense: Callable[..., Any] = model.training_step  # type: ignore[assignment]  # untyped in a module
+        self._dense = cast("Callable[..., Any]", model.training_step)
         self._slim = slim
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
