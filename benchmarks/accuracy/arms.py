@@ -16,6 +16,8 @@ LLF = ("split=layers", "split.start=layer4")
 REESTIMATED = "generations.fit_norm=reestimate"
 CROSS_ENTROPY, CS_KD, BORN_AGAIN = "loss=cross_entropy", "loss=cs_kd", "loss=born_again"
 EMA = "callbacks=ema"
+# Operations of the slim network to those of the dense one; a little more than that in all settings.
+SLIM_SHARE = 0.27
 
 
 def evolve(epochs: int, generations: int, *more: str) -> list[str]:
@@ -40,6 +42,12 @@ def catalogue(setting: Setting) -> dict[str, Arm]:
         # Controls.
         Arm("long", "the dense long baseline: no redraw, one schedule", once()),
         Arm("slim-scratch", "a network of the slim network's size, trained from scratch as long", once(slim)),
+        Arm(
+            "slim-scratch-equal",
+            "slim from scratch for as many training operations as the dense network's",
+            evolve(round(epochs / SLIM_SHARE), 1, UNSCORED, slim),
+            rate_of="slim-scratch",
+        ),
         Arm("restarts-5", "the same restarts, nothing redrawn", five(NOTHING)),
         Arm(
             "pruned",

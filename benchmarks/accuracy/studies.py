@@ -10,8 +10,9 @@ from benchmarks.accuracy.family import family
 from benchmarks.accuracy.settings import SETTINGS
 from benchmarks.accuracy.study import Study
 
-# The one in the middle first: a study that is stopped early has run every arm at a rate that suits it.
-RATES = (0.128, 0.064, 0.256)
+# The one that suits most first: a study that is stopped early has run every arm at it. One of the two is the better one
+# and lies at an edge, so a third one is tried on that side, and on, until the best one has a worse one on either side.
+RATES = (0.128, 0.064)
 CONTROLS = ("long", "slim-scratch")
 PILOT = (
     *CONTROLS,
@@ -34,7 +35,7 @@ class Plan:
         title: Heading of its page.
         arms: Names of its arms; the first one is the dense long baseline.
         setting: Name of the setting.
-        rates: Learning rates that are tried.
+        rates: Learning rates that are tried first.
     """
 
     title: str
@@ -91,7 +92,8 @@ PLANS = {
     "better": Plan(
         "Better generations",
         [
-            *(*CONTROLS, "pruned", "distilled", "long-ema", "slim-scratch-ema", "ke-5", "llf-in-kels-5"),
+            *(*CONTROLS, "slim-scratch-equal", "pruned", "distilled", "long-ema", "slim-scratch-ema"),
+            *("ke-5", "llf-in-kels-5"),
             *("ke-born-again", "ke-born-again-ema", "llf-in-kels-born-again", "ke-ema", "ke-wide-redraw", "ke-2"),
             *("ke-slim-last", "ke-taught", "slimmable-1", "slimmable-taught", "slimmable-taught-whole"),
             *("llf-5", "llf-10", "slim-llf-5", "slim-llf-taught"),

@@ -67,8 +67,8 @@ class Study:
         arms: What is compared. The first one is the dense long baseline.
         same_size: Name of the arm that every slim network is compared with.
         base: Overrides of every job.
-        rates: Learning rates that are tried, in this order. If the best one is the lowest or the highest, half of it or
-            twice as much is tried, too. A single one is taken as it is, for all arms.
+        rates: Learning rates that are tried first, in this order. As long as the best one is the lowest or the highest,
+            half of it or twice as much is tried, too. A single one is taken as it is, for all arms.
         seeds: Seeds of the comparison.
         tuning_seed: Seed of the runs that choose the learning rate; also the first of `seeds`.
         test_error: Standard error of one run's test accuracy, in points.
