@@ -139,17 +139,23 @@ def _read_off(traced: Trace, kept: NDArray[np.bool_]) -> tuple[tuple[Axis, ...],
     """How every tensor is cut, and the distinct runs of kept channels that this takes."""
     axes: list[Axis] = []
     known: dict[bytes, int] = {}
+    # A norm's weight, bias and statistics, the bias before it and the next weight often share one object.
+    of_object: dict[int, int] = {}
 
     def position_of(variables: Channels | None) -> int:
         if variables is None:
             return -1
+        if (found := of_object.get(id(variables))) is not None:
+            return found
         member = read(kept, variables)
         key = member.tobytes()
         if key not in known:
-            known[key] = -1 if member.all() else len(axes)
-            if not member.all():
+            whole = 0 not in key
+            known[key] = -1 if whole else len(axes)
+            if not whole:
                 axes.append(Axis(len(member), torch.from_numpy(np.flatnonzero(member).astype(np.int32))))
-        return known[key]
+        position = of_object[id(variables)] = known[key]
+        return position
 
     cuts = {}
     for name, leaf in traced.leaves.items():

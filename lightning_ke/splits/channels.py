@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +75,27 @@ class ChannelSplit(Split):
 
         model = context.model
         options: dict[str, Any] = {"round_to": self.round_to or 1, "importance": self.importance(model)}
-        if self.rate is not None:
-            structure = decide_structure(model, context.calls, self.rate, target=context.target, **options)
-        else:
-            assert self.ops is not None
-            structure = structure_for(self.ops, context, **options)
+        with _no_garbage_collection():
+            if self.rate is not None:
+                structure = decide_structure(model, context.calls, self.rate, target=context.target, **options)
+            else:
+                assert self.ops is not None
+                structure = structure_for(self.ops, context, **options)
         return Mask.from_structure(structure, {name: tuple(weight.shape) for name, weight in named_parameters(model)})
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python from looking for garbage meanwhile.
+
+    Following channels makes thousands of small objects that live until its end; each of the full collections that they
+    set off walks over all objects of the process, and together they take a third of the time.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

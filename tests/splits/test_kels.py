@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 from torchvision import models
 
+from lightning_ke.flow import FlowError
 from lightning_ke.masks import Mask
 from lightning_ke.packing import Channels
 from lightning_ke.redrawing import redraw
@@ -119,3 +122,25 @@ def test_drawing_leaves_the_network_its_mode_and_the_random_streams_alone() -> N
 def test_a_network_of_inputs_and_outputs_alone_has_nothing_to_split(net: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"weights that split 'kels' can redraw, but all of it would be fit"):
         draw_mask(net, example_input=torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was_also_by_a_network_that_fails(enabled: bool) -> None:
+    class Failing(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            states.append(gc.isenabled())
+            if fails:
+                raise RuntimeError("no")
+            return super().forward(x)
+
+    before, states = gc.isenabled(), []
+    (gc.enable if enabled else gc.disable)()
+    try:
+        for fails in (False, True):
+            with pytest.raises(FlowError, match="no") if fails else nullcontext():
+                draw_mask(Failing(nn.Linear(4, 8), nn.Linear(8, 2)), "kels", 0.5, torch.zeros(1, 4))
+            assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert states
+    assert not any(states)
