@@ -99,8 +99,14 @@ def catalogue(setting: Setting) -> dict[str, Arm]:
             rate_of="slim-scratch",
         ),
         Arm(
+            "slim-llf-10",
+            "the same in 10 generations",
+            evolve(epochs, 10, *LLF, slim),
+            rate_of="slim-scratch",
+        ),
+        Arm(
             "slim-llf-taught",
-            "the same, taught by the dense network that later-layer forgetting has trained",
+            "slim-llf-5, taught by the dense network that later-layer forgetting has trained",
             five(*LLF, slim, "loss=distillation"),
             rate_of="slim-scratch",
             after="llf-5",
@@ -171,6 +177,12 @@ def catalogue(setting: Setting) -> dict[str, Arm]:
             "the same at a third of the length",
             ["generations=slimmable", *evolve(third, 1)],
             rate_of="long",
+        ),
+        Arm(
+            "llf-third",
+            "later-layer forgetting at a third of the length",
+            evolve(third // 5 * 5, 5, *LLF),
+            rate_of="llf-5",
         ),
         Arm("ke-third", "generations of a third of the length", evolve(third // 5 * 5, 5), **like),
         # Better generations.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.accuracy.arms import catalogue
 from benchmarks.accuracy.family import family
+from benchmarks.accuracy.findings import FINDINGS
 from benchmarks.accuracy.settings import SETTINGS
 from benchmarks.accuracy.study import Study
 
@@ -65,6 +66,7 @@ class Plan:
             self.rates,
             seeds,
             test_error=own.test_error,
+            findings=FINDINGS.get(page, ""),
         )
 
 
@@ -87,6 +89,7 @@ PLANS = {
         [
             *(*CONTROLS, "ke-5", "ke-shrinking", "ke-one-cosine", "ke-plateau", "ke-slim-first-5"),
             *("ke-small-images", "slimmable-1", "slimmable-third", "ke-third", "long-third", "slim-scratch-third"),
+            *("llf-5", "llf-third", "slim-llf-5"),
         ],
     ),
     "better": Plan(
@@ -96,7 +99,7 @@ PLANS = {
             *("ke-5", "llf-in-kels-5"),
             *("ke-born-again", "ke-born-again-ema", "llf-in-kels-born-again", "ke-ema", "ke-wide-redraw", "ke-2"),
             *("ke-slim-last", "ke-taught", "slimmable-1", "slimmable-taught", "slimmable-taught-whole"),
-            *("llf-5", "llf-10", "slim-llf-5", "slim-llf-taught"),
+            *("llf-5", "llf-10", "slim-llf-5", "slim-llf-10", "slim-llf-taught"),
         ],
     ),
     "noise20": Plan("Wrong labels", ELSEWHERE, "flowers102-noise20", RATES[:1]),
