@@ -19,7 +19,7 @@ from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, run, without_data
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.flow.trace import Trace
-from lightning_ke.flow.tracer import SCALINGS
+from lightning_ke.flow.tracer import SCALINGS, as_number
 from lightning_ke.flow.variables import read, write
 from lightning_ke.structure import Structure
 
@@ -82,8 +82,8 @@ class _Scalars(OperationMode):
 
     def operate(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """See `OperationMode`."""
-        if func in SCALINGS and not isinstance(args[1], Tensor):
-            self.found.append((func, float(args[1])))
+        if func in SCALINGS and (number := as_number(args[1])) is not None:
+            self.found.append((func, number))
         return run(func, args, kwargs)
 
 

@@ -56,6 +56,17 @@ _NOTHING, _SPREADING = Labels(), Labels(uniform=True)
 _UNLABELLED = (None, _NOTHING)
 
 
+def as_number(value: Any) -> float | None:
+    """The number by which an operation multiplies, None if it is a tensor or not known without data.
+
+    Args:
+        value: Its second argument; code may have made a tensor of the number (``torch.sqrt(torch.tensor(width))``).
+    """
+    if not isinstance(value, Tensor):
+        return float(value)
+    return value.item() if value.dim() == 0 and not value.is_meta and value.is_floating_point() else None
+
+
 class Kind(NamedTuple):
     """What a trace asks of an operator at each of its operations; looked up once, because torch hashes them slowly.
 
@@ -100,6 +111,8 @@ class Tracer(OperationMode):
         self.pieces: list[Layer] = []
         self.companions: list[tuple[Channels, Channels]] = []
         self.scalars: list[tuple[torch._ops.OpOverload, float, tuple[Layer, ...]]] = []
+        #: Of every product of activations the layers that it summed over on its left, by its `Labels.heads`' first.
+        self.summed: dict[int, tuple[Layer, ...]] = {}
         self.modules: list[tuple[str, tuple[Any, ...]]] = []
         self.met: list[Leaf] = []
         self._kinds: dict[int, Kind] = {}  # by identity
@@ -173,8 +186,8 @@ class Tracer(OperationMode):
         outputs = [result] if isinstance(result, Tensor) else tensors((result,))
         if outputs:
             self._follow(kind, Operation(func, args, kwargs, outputs, self), entering)
-            if kind.scaling and not isinstance(args[1], Tensor):
-                self.scalars.append((func, float(args[1]), self.labels(outputs[0]).layers))
+            if kind.scaling and (number := as_number(args[1])) is not None:
+                self.scalars.append((func, number, self._scaled(outputs[0])))
             if kind.view:
                 for index, output in enumerate(outputs):
                     vars(output)[_VIEW] = View(args[0], func, args[1:], kwargs, None if output is result else index)
@@ -182,6 +195,13 @@ class Tracer(OperationMode):
                 self._write_back(outputs[0])
             self.finish(func, args, kwargs, outputs)
         return result
+
+    def _scaled(self, tensor: Tensor) -> tuple[Layer, ...]:
+        """Layers on which a factor on a tensor can be put: its own, or those of the queries that made it (logits)."""
+        labels = self.labels(tensor)
+        if labels.layers or labels.heads is None or not len(labels.heads):
+            return labels.layers
+        return self.summed.get(int(labels.heads[0]), ())
 
     def _kind(self, func: torch._ops.OpOverload) -> Kind:
         rule = find_rule(func) or (elementwise if is_elementwise(func) else None)

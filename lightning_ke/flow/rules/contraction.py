@@ -151,9 +151,12 @@ def _heads(op: Operation, left: Tensor, right: Tensor) -> Channels | None:
         op.variables.join(queries, values)
     if values is not None:
         note_values(op, values)
-    summed = op.channels(left, column)
-    summed = op.channels(right, row) if summed is None else summed
-    return range(0) if summed is None else summed
+    for side, dim in ((left, column), (right, row)):
+        summed = op.channels(side, dim)
+        if summed is not None:
+            op.tracer.summed[int(summed[0])] = tuple(along(op.labels(side).layers, dim))
+            return summed
+    return range(0)
 
 
 @register_rule(aten.embedding)
