@@ -50,6 +50,12 @@ SCALINGS = frozenset(
 )
 
 
+#: Operations that pick entries of their first argument: one value everywhere stays one, whatever the numbers.
+_PICKS = frozenset({aten.index.Tensor, aten.index_select.default, aten.gather.default})
+
+#: Operations that repeat a single entry as often as their code asks for.
+_REPETITIONS = frozenset({aten.expand.default, aten.repeat.default})
+
 #: Under which names a tensor of a private copy holds its labels, with the tracer that gave them, and its origin.
 _LABELS, _VIEW = "_lightning_ke_labels", "_lightning_ke_view"
 _NOTHING, _SPREADING = Labels(), Labels(uniform=True)
@@ -77,6 +83,8 @@ class Kind(NamedTuple):
         scaling: Whether it multiplies, perhaps by a number.
         view: Whether its results share their memory with its first argument.
         writes: Whether it changes an argument in place.
+        joins: Whether it puts tensors side by side.
+        picks: Whether it takes entries of its first argument by their numbers.
     """
 
     rule: Rule | None
@@ -85,6 +93,8 @@ class Kind(NamedTuple):
     scaling: bool
     view: bool
     writes: bool
+    joins: bool
+    picks: bool
 
 
 class Tracer(OperationMode):
@@ -191,8 +201,8 @@ class Tracer(OperationMode):
             if kind.view:
                 for index, output in enumerate(outputs):
                     vars(output)[_VIEW] = View(args[0], func, args[1:], kwargs, None if output is result else index)
-            elif kind.writes and _VIEW in vars(outputs[0]):
-                self._write_back(outputs[0])
+            elif kind.writes:
+                self._write(args[0], outputs[0])
             self.finish(func, args, kwargs, outputs)
         return result
 
@@ -205,7 +215,14 @@ class Tracer(OperationMode):
 
     def _kind(self, func: torch._ops.OpOverload) -> Kind:
         rule = find_rule(func) or (elementwise if is_elementwise(func) else None)
-        traits = func in _UNIFORM, func in SCALINGS, is_view(func), func._schema.is_mutable
+        traits = (
+            func in _UNIFORM,
+            func in SCALINGS,
+            is_view(func),
+            func._schema.is_mutable,
+            func is aten.cat.default,
+            func in _PICKS,
+        )
         kind = self._kinds[id(func)] = Kind(rule, SHAPES.get(func), *traits)
         return kind
 
@@ -245,8 +262,9 @@ class Tracer(OperationMode):
             for output in op.outputs:
                 self.label(output, _SPREADING if kind.uniform else _NOTHING)
             return
-        if not self._enter(entering) or kind.uniform:
-            self._label_whole(kind, op, [self.labels(tensor) for tensor in entering])
+        if kind.uniform or not (self._enter(entering) or (kind.joins and self._takes_sizes(entering))):
+            known = entering[:1] if kind.picks else entering
+            self._label_whole(kind, op, [self.labels(tensor) for tensor in known])
             return
         if kind.rule is None:
             raise FlowError(
@@ -270,6 +288,10 @@ class Tracer(OperationMode):
                 carries = True
         return carries
 
+    def _takes_sizes(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether some tensors, but not all, hold one value and take whatever size others have."""
+        return 0 < sum(self.labels(tensor).uniform for tensor in tensors) < len(tensors)
+
     def _label_whole(self, kind: Kind, op: Operation, known: Sequence[Labels | Leaf]) -> None:
         """Label the outputs of an operation that no channels enter."""
         labels = Labels(
@@ -277,10 +299,18 @@ class Tracer(OperationMode):
             weight=bool(known) and all(labels.weight for labels in known),
             fixed=bool(known) and all(labels.fixed for labels in known),
             heads=next((labels.heads for labels in known if labels.heads is not None), None),
-            loose=loosened(op.args[0], op.outputs[0]) if op.operator is aten.expand.default else frozenset(),
+            loose=loosened(op.args[0], op.outputs[0]) if op.operator in _REPETITIONS else frozenset(),
         )
         for output in op.outputs:
             self.label(output, labels)
+
+    def _write(self, tensor: Any, output: Tensor) -> None:
+        """A tensor was changed in place; one that code made itself has data, and the result is another tensor."""
+        if isinstance(tensor, Tensor) and tensor is not output:
+            self.label(tensor, self.labels(output))
+            output = tensor
+        if _VIEW in vars(output):
+            self._write_back(output)
 
     def _write_back(self, tensor: Tensor) -> None:
         """A view was written to: the tensors behind it carry the new labels there."""
@@ -288,7 +318,7 @@ class Tracer(OperationMode):
         own, new = self.labels(view.base), self.labels(tensor)
         if not own.layers and not new.layers:
             return
-        labels = written(view, own, new, tensor.shape)
+        labels = written(view, own, new, tensor.shape, self.variables)
         if labels is None:
             for layer in (*own.layers, *new.layers):
                 self.variables.pin(layer.entries)

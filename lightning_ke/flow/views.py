@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import Labels, compact, pinned
+from lightning_ke.flow.labels import Labels, Layer, compact, pinned
 from lightning_ke.flow.leaves import Leaf
+from lightning_ke.flow.variables import Variables
 
 aten = torch.ops.aten
 
@@ -33,6 +34,10 @@ _VIEWS = frozenset(
         aten.detach,
     }
 )
+
+
+#: Stands for positions of which nothing is known yet.
+_UNKNOWN = -1
 
 
 class View(NamedTuple):
@@ -72,7 +77,9 @@ def is_view(func: torch._ops.OpOverload) -> bool:
     return func.overloadpacket in _VIEWS
 
 
-def written(view: View, own: Labels | Leaf, new: Labels | Leaf, shape: Sequence[int]) -> Labels | None:
+def written(
+    view: View, own: Labels | Leaf, new: Labels | Leaf, shape: Sequence[int], variables: Variables
+) -> Labels | None:
     """The labels of a tensor after a view of it was written to; None if labels cannot say it, so that all is kept.
 
     Args:
@@ -80,10 +87,16 @@ def written(view: View, own: Labels | Leaf, new: Labels | Leaf, shape: Sequence[
         own: Labels of the tensor behind it, before.
         new: Labels of the view, after.
         shape: Shape of the view.
+        variables: Where those of channels that nothing was written to yet come from.
     """
     if len(own.layers) > 1 or len(new.layers) > 1:
         return None
     base = view.base
+    if own.uniform and not own.layers and new.layers:
+        full = torch.full(base.shape, _UNKNOWN, dtype=torch.int32)
+        part = view.part(full)
+        part.copy_(new.layers[0].over(part))
+        return Labels((_completed(full, variables),), weight=own.weight and new.weight)
     before = own.layers[0] if own.layers else pinned((1,) * base.dim())
     after = new.layers[0] if new.layers else pinned((1,) * len(shape))
     full = before.over(base).clone()
@@ -91,3 +104,15 @@ def written(view: View, own: Labels | Leaf, new: Labels | Leaf, shape: Sequence[
     part.copy_(after.over(part))
     layer = compact(full, search=True)
     return Labels((layer,) if layer.size > 1 else (), weight=own.weight and new.weight)
+
+
+def _completed(full: Tensor, variables: Variables) -> Layer:
+    """The layer of a tensor that held one value before a part of it was written to: the rest goes along."""
+    for dim in range(full.dim()):
+        known = full.amax(dim, keepdim=True)
+        if bool(((full == known) | (full == _UNKNOWN)).all()):
+            full = known
+    unknown = full == _UNKNOWN
+    new = variables.new(int(unknown.sum()))
+    full[unknown] = torch.arange(new.start, new.stop, dtype=torch.int32)
+    return compact(full, search=True)

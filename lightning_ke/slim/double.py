@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.sharding import is_sharded
 
-_LOWER = frozenset({torch.float32, torch.float16, torch.bfloat16})
+_LOWER = {
+    **dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64),
+    **dict.fromkeys((torch.complex64, torch.complex32), torch.complex128),
+}
 
 
 def in_double(tensor: Tensor) -> Tensor:
@@ -35,7 +38,7 @@ def raise_precision(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         kwargs: Keyword arguments of an operation.
     """
-    return {name: torch.float64 if name == "dtype" and value in _LOWER else value for name, value in kwargs.items()}
+    return {name: _LOWER.get(value, value) if name == "dtype" else value for name, value in kwargs.items()}
 
 
 class Double(OperationMode):

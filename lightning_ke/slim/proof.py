@@ -68,7 +68,7 @@ def verify_slim(slim: nn.Module, model: nn.Module, mask: Mask, example_input: An
             culprit = first_difference(slim_copy, dense_copy, structure, calls, train=train)
             raise SlimError(
                 f"Expected the slim network to compute what the fit hypothesis computes, but their outputs differ by "
-                f"{found:.1e} of the largest output, first in module `{culprit}`: its code treats channels in a way "
+                f"{found:.1e} of the largest output, first in {_module(culprit)}: its code treats channels in a way "
                 "that channel flow does not know. Keep that module out by `target`, or use a split without a slim "
                 "network such as `wels`."
             )
@@ -160,7 +160,7 @@ def run_slim(slim: nn.Module, calls: Sequence[Call], *, train: bool = False) -> 
                 outputs += tensors_in(modules[call.module](*args, **kwargs))
         except Exception as error:
             raise SlimError(
-                f"Expected the slim network to run, but the code of module `{running[0]}` fixes a width "
+                f"Expected the slim network to run, but the code of {_module(running[0])} fixes a width "
                 f"({_first_line(error)}). Keep that module out by `target`, or use a split without a slim network such "
                 "as `wels`."
             ) from error
@@ -213,6 +213,10 @@ def first_difference(
     with double_by_default(), watching(dense, compare):
         run_calls(reference, dict(naming.named_modules(dense)), calls, in_double)
     return differing[0] if differing else ""
+
+
+def _module(name: str) -> str:
+    return f"module `{name}`" if name else "the network's own forward"
 
 
 def _first_line(error: Exception) -> str:

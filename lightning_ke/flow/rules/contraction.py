@@ -40,7 +40,7 @@ def _convolution(op: Operation) -> None:
     else:
         leaving = op.channels(weight, out_dim)
     op.follow(bias, leaving)
-    if leaving is not None and not (groups > 1 and op.labels(weight).fixed):
+    if leaving is not None and not (groups > 1 and (op.labels(weight).fixed or 0 in op.labels(weight).loose)):
         op.produce(leaving, weight, entering)
     batch = [layer for layer in labels.layers if layer.dims == (0,)]
     op.label(output, [*batch, *beside, *op.spread(leaving, 1, output)], like=[tensor, weight])
@@ -60,6 +60,8 @@ def _grouped(
 ) -> Channels | None:
     own, inner = op.channels(weight, 0), op.channels(weight, 1)
     if own is None:
+        if 0 in op.labels(weight).loose and groups == weight.shape[0]:
+            return entering  # one kernel for every channel, however many there are
         op.meet(entering, None)
         op.meet(inner, None)
         return None

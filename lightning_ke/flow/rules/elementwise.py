@@ -158,16 +158,24 @@ def _join(op: Operation, left: Layer, right: Layer) -> Layer:
     aten.copy,
     aten.clamp,
     aten.nan_to_num,
-    aten.glu_jvp,
     aten.zeros_like,
     aten.ones_like,
     aten.full_like,
     aten.empty_like,
     aten.rand_like,
     aten.randn_like,
+    aten.rrelu_with_noise,
+    aten.complex,
+    aten.polar,
+    aten._conj,
 )
 def _pointwise(op: Operation) -> None:
     elementwise(op)
+
+
+@register_rule(aten.log_sigmoid_forward)
+def _log_sigmoid(op: Operation) -> None:
+    op.label(op.outputs[0], op.labels(op.args[0]).layers, like=[op.args[0]])  # the other output is for the gradient
 
 
 def is_elementwise(operator: torch._ops.OpOverload) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,11 @@ aten = torch.ops.aten
 def _index(op: Operation) -> None:
     tensor, indices = op.args[0], op.args[1]
     layers = []
+    unknown = [dim for dim, index in enumerate(indices) if index is not None and index.is_meta]
     for layer in op.labels(tensor).layers:
+        if any(layer.shape[dim] > 1 for dim in unknown):  # picked by numbers that code computes
+            op.pin([layer])
+            continue
         full = layer.over(tensor)
         at = [None if index is None else _positions(index) for index in indices]
         layers.append(compact(torch.ops.aten.index(full, at), search=True))
@@ -81,13 +87,51 @@ def _scatter(op: Operation) -> None:
 
 @register_rule(aten.index_put)
 def _index_put(op: Operation) -> None:
+    """Channels along what is written to by number are kept; along all else the values lie on the tensor's."""
     tensor, values = op.args[0], op.args[2]
-    first = next(position for position, index in enumerate(op.args[1]) if index is not None)
-    last = max(position for position, index in enumerate(op.args[1]) if index is not None)
-    for dim in range(first, last + 1):
-        op.pin(along(op.labels(tensor).layers, dim))
-    op.pin(op.labels(values).layers)
-    op.label(op.outputs[0], [layer for layer in op.labels(tensor).layers if last < min(layer.dims, default=0)])
+    labels, given = op.labels(tensor), op.labels(values)
+    covered, rank = _covered_dims(op.args[1])
+    for dim in covered:
+        op.pin(along(labels.layers, dim))
+    own = [layer for layer in labels.layers if not any(layer.shape[dim] > 1 for dim in covered)]
+    first, last = covered[0], covered[-1]
+    if last - first + 1 > len(covered):  # torch puts the picked positions before all other dimensions
+        op.pin([*own, *given.layers])
+        op.label(op.outputs[0], [])
+        return
+    pad = (1,) * (tensor.dim() - len(covered) + rank - values.dim())
+    side = tensor
+    for dim in covered:
+        side = side.narrow(dim, 0, 1)
+    op.tracer.relabel(side, labels, own)
+
+    def placed(shape: Sequence[int]) -> tuple[int, ...]:
+        padded = (*pad, *shape)
+        return (*padded[:first], *(1 for _ in covered), *padded[first + rank :])
+
+    layers = []
+    for layer in given.layers:
+        if any(first <= dim + len(pad) < first + rank for dim in layer.dims):
+            op.pin([layer])
+        else:
+            layers.append(layer.reshape(placed(layer.shape)))
+    written = torch.empty(placed(values.shape), device="meta")
+    op.tracer.relabel(written, given, layers)
+    op.label(op.outputs[0], merge(op, [side, written], tensor.dim()))
+
+
+def _covered_dims(indices: Sequence[Tensor | None]) -> tuple[list[int], int]:
+    """The dimensions that are indexed, and how many take their place; a mask indexes as many as it has."""
+    covered: list[int] = []
+    dim = rank = 0
+    for index in indices:
+        masks = index is not None and index.dtype in (torch.bool, torch.uint8)
+        width = index.dim() if index is not None and masks else 1
+        if index is not None:
+            covered += range(dim, dim + width)
+            rank = max(rank, 1 if masks else index.dim())
+        dim += width
+    return covered, rank
 
 
 def _label_moved(op: Operation, tensor: Tensor, layers: list[Layer]) -> None:

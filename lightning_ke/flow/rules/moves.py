@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import Layer, along, compact, loosened, pinned, reshaped, searched
+from lightning_ke.flow.labels import Layer, along, compact, loosened, pinned, place, reshaped, searched
 from lightning_ke.flow.leaves import replaced
 from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.rules.attention import divide_heads, join_heads_with_stream
-from lightning_ke.flow.variables import PINNED, Channels
+from lightning_ke.flow.variables import PINNED, Channels, as_rows
 
 aten = torch.ops.aten
 
@@ -51,24 +51,55 @@ def _view(op: Operation) -> None:
     _move(op, search=False)
 
 
-@register_rule(aten.expand)
+@register_rule(aten.expand, aten.repeat)
 def _expand(op: Operation) -> None:
-    _move(op, search=False)
+    _move(op, search=op.operator.overloadpacket is aten.repeat)
     loose = loosened(op.args[0], op.outputs[0])
     op.tracer.label(op.outputs[0], replaced(op.labels(op.outputs[0]), loose=loose))
 
 
 @register_rule(
-    aten.repeat,
     aten.pixel_shuffle,
     aten.pixel_unshuffle,
-    aten.channel_shuffle,
-    aten.native_channel_shuffle,
     aten.unfold,
     aten.rot90,
 )
 def _copying_move(op: Operation) -> None:
     _move(op, search=True)
+
+
+@register_rule(aten.channel_shuffle, aten.native_channel_shuffle)
+def _shuffle(op: Operation) -> None:
+    """Every group keeps the same share of its channels."""
+    for layer in along(op.labels(op.args[0]).layers, 1):
+        groups = as_rows(op.uniform(layer, 1), op.args[1])
+        op.variables.join(groups, groups[:1])
+    _move(op, search=True)
+
+
+@register_rule(aten.glu)
+def _glu(op: Operation) -> None:
+    """One half is multiplied by the other: both keep the same positions."""
+    tensor, output = op.args[0], op.outputs[0]
+    dim = op.argument(1, "dim", -1) % tensor.dim()
+    half, layers = output.shape[dim], []
+    for layer in op.labels(tensor).layers:
+        layers.append(layer.narrow(dim, 0, half))
+        if layer.shape[dim] > 1:
+            op.variables.join(layers[-1].array, layer.narrow(dim, half, half).array)
+    _label(op, output, layers, None)
+
+
+@register_rule(aten.view_as_complex, aten.view_as_real)
+def _complex(op: Operation) -> None:
+    """The last dimension holds the two parts of a number: channels along it are kept."""
+    tensor, last = op.args[0], op.args[0].dim() - 1
+    layers, heads = op.labels(tensor).layers, op.labels(tensor).heads
+    if op.operator.overloadpacket is aten.view_as_real:
+        _label(op, op.outputs[0], [layer.reshape((*layer.shape, 1)) for layer in layers], heads)
+    else:
+        op.pin(along(layers, last))
+        _label(op, op.outputs[0], [layer.without([last]) for layer in layers if layer.shape[last] == 1], heads)
 
 
 @register_rule(aten.flip, aten.roll)
@@ -193,21 +224,20 @@ def _cat(op: Operation) -> None:
 def _aligned(op: Operation, tensors: Sequence[Tensor], dim: int) -> list[list[Layer]]:
     """For each layer of the result one layer of every source; a source without such a layer is kept there."""
     ndim = tensors[0].dim()
+    held = [op.labels(tensor).layers for tensor in tensors]
+    if dim < ndim and (not any(held) or any(along(layers, dim) for layers in held)):
+        held = [_with_channels(op, tensor, dim) for tensor in tensors]
     keys: list[bool] = []
-    for tensor in tensors:
-        own = [layer.shape[dim] > 1 if dim < ndim else False for layer in op.labels(tensor).layers]
+    for layers in held:
+        own = [layer.shape[dim] > 1 if dim < ndim else False for layer in layers]
         for key in (True, False):
             keys += [key] * (own.count(key) - keys.count(key))
     rows = []
     for key in sorted(set(keys), reverse=True):
         for index in range(keys.count(key)):
             row = []
-            for tensor in tensors:
-                own_layers = [
-                    layer
-                    for layer in op.labels(tensor).layers
-                    if (layer.shape[dim] > 1 if dim < ndim else False) is key
-                ]
+            for layers in held:
+                own_layers = [layer for layer in layers if (layer.shape[dim] > 1 if dim < ndim else False) is key]
                 row.append(own_layers[index] if index < len(own_layers) else None)
             # A tensor of one value takes whatever size its neighbours have; any other without a layer is always kept.
             known = next(part for part in row if part is not None)
@@ -219,6 +249,14 @@ def _aligned(op: Operation, tensors: Sequence[Tensor], dim: int) -> list[list[La
                 ]
             )
     return rows
+
+
+def _with_channels(op: Operation, tensor: Tensor, dim: int) -> tuple[Layer, ...]:
+    """A tensor of one value (a first hidden state) has as many channels as what takes its place later."""
+    labels = op.labels(tensor)
+    if not labels.uniform or tensor.shape[dim] == 1 or along(labels.layers, dim):
+        return labels.layers
+    return (*labels.layers, place(op.variables.new(tensor.shape[dim]), dim, tensor.dim()))
 
 
 @register_rule(aten.stack)

@@ -38,7 +38,6 @@ def _pool_3d(op: Operation) -> None:
     aten._upsample_bilinear2d_aa,
     aten.upsample_bicubic2d,
     aten._upsample_bicubic2d_aa,
-    aten.grid_sampler_2d,
     aten.replication_pad2d,
     aten.reflection_pad2d,
 )
@@ -57,6 +56,29 @@ def _pool_2d(op: Operation) -> None:
 )
 def _pool_1d(op: Operation) -> None:
     _resize(op, 1)
+
+
+@register_rule(aten.grid_sampler_2d, aten.grid_sampler_3d)
+def _sample(op: Operation) -> None:
+    """The grid's last dimension holds places, which are all needed."""
+    op.pin(op.labels(op.args[1]).layers)
+    _resize(op, op.args[0].dim() - 2)
+
+
+@register_rule(aten.affine_grid_generator)
+def _grid(op: Operation) -> None:
+    op.pin(op.labels(op.args[0]).layers)
+    op.label(op.outputs[0], [])
+
+
+@register_rule(aten._fft_r2c, aten._fft_c2c, aten._fft_c2r)
+def _transform(op: Operation) -> None:
+    """A Fourier transform mixes what lies along its dimensions: channels there are kept, others stay where they are."""
+    tensor, dims = op.args[0], {dim % op.args[0].dim() for dim in op.args[1]}
+    layers = op.labels(tensor).layers
+    mixed = [layer for layer in layers if dims.intersection(layer.dims)]
+    op.pin(mixed)
+    op.label(op.outputs[0], [layer for layer in layers if not dims.intersection(layer.dims)], like=[tensor])
 
 
 def _resize(op: Operation, spatial: int) -> None:
