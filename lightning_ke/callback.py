@@ -206,7 +206,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         slim: LightningModule = extract_slim(pl_module, self.mask, verify=False)
         prove(slim, pl_module, self.mask)
         if recalibrate is not None:
-            recalibrate_norm(slim, recalibrate)
+            recalibrate_norm(slim, recalibrate, pl_module)
         return slim
 
     # Before training ------------------------------------------------------------------------------------------------
@@ -402,6 +402,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if self._fitting and not trainer.sanity_checking:
             assert trainer._results is not None
             scores = metrics_of_validation(trainer._results.metrics(on_step=False)["callback"])
+            if self._validations.active is not None:
+                self._validations.active.end(trainer, pl_module)
             self._require_run().end_validation(trainer, pl_module, *scores)
 
     # State ----------------------------------------------------------------------------------------------------------

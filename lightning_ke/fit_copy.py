@@ -27,6 +27,30 @@ class _Silent:
     def __iter__(self) -> Iterator[Any]:
         return iter(())
 
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing behind."""
+
+
+class _Still(_Silent):
+    """Stands in for an optimizer or a schedule: where it is can be read, but nothing moves it."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [dict(group) for group in self._real.param_groups]
+
+    def get_last_lr(self) -> list[float]:
+        return list(self._real.get_last_lr())
+
+    def step(self, closure: Any = None, **_: Any) -> Any:
+        """Run a training step that was written as a closure."""
+        return closure() if callable(closure) else None
+
 
 class _FitCopy:
     """What a copy of a LightningModule does differently: it logs elsewhere and steps nothing.
@@ -35,6 +59,7 @@ class _FitCopy:
     """
 
     ke_log: Callable[..., None]
+    _trainer: Any
 
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         self.ke_log(name, value, *args, **kwargs)
@@ -63,10 +88,11 @@ class _FitCopy:
         """Say nothing: the dense pass has said it."""
 
     def optimizers(self, use_pl_optimizer: bool = True) -> Any:
-        return _Silent()
+        return _one_or_all([] if self._trainer is None else self._trainer.optimizers)
 
     def lr_schedulers(self) -> Any:
-        return _Silent()
+        configs = [] if self._trainer is None else self._trainer.lr_scheduler_configs
+        return _one_or_all([config.scheduler for config in configs]) if configs else None
 
     def manual_backward(self, *args: Any, **kwargs: Any) -> None:
         """Compute no gradient."""
@@ -79,6 +105,12 @@ class _FitCopy:
 
     def clip_gradients(self, *args: Any, **kwargs: Any) -> None:
         """There are no gradients."""
+
+
+def _one_or_all(found: list[Any]) -> Any:
+    """As a LightningModule hands them out: one by itself, several as a list."""
+    still = [_Still(each) for each in found]
+    return still[0] if len(still) == 1 else still
 
 
 def private_copy(pl_module: LightningModule, convert: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Any:

@@ -92,10 +92,10 @@ class FitScorer:
             reestimate_norm(self._copy, training_step_runner(self._copy), self.recent)
 
     def begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Run the copy's own `on_validation_epoch_start`."""
+        """Run the copy's own `on_validation_start` and `on_validation_epoch_start`."""
         self._stale = True
-        with self._running(trainer, pl_module, "on_validation_epoch_start"):
-            self._copy.on_validation_epoch_start()
+        for hook in ("on_validation_start", "on_validation_epoch_start"):
+            self._run_hook(trainer, pl_module, hook)
 
     def begin_batch(self, pl_module: LightningModule, batch: Any) -> None:
         """Put a copy of the batch aside, before the module's `validation_step` may change it.
@@ -112,7 +112,7 @@ class FitScorer:
         self._batch = copy.deepcopy(batch)
 
     def score_batch(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int, dataloader_idx: int) -> None:
-        """Run the copy's own `validation_step` on the batch that was put aside.
+        """Run the copy's own `validation_step`, and its hooks around it, on the batch that was put aside.
 
         Args:
             trainer: The Trainer.
@@ -126,19 +126,27 @@ class FitScorer:
             # BatchNorm statistics, with which all ranks validate the dense network.
             self.refresh(pl_module)
             self._stale = False
-        arguments: tuple[Any, ...] = (self._batch,)
-        self._batch = None
-        if is_param_in_hook_signature(self._copy.validation_step, "batch_idx", min_args=2):
-            arguments += (batch_idx,)
-        if len(trainer.num_val_batches) > 1:
-            arguments += (dataloader_idx,)
+        batch, self._batch = self._batch, None
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        one_after_the_other = loop._is_sequential and loop.num_dataloaders > 1  # else a batch is one of all loaders
+        indices = (batch_idx, dataloader_idx) if one_after_the_other else (batch_idx,)
+        self._run_hook(trainer, pl_module, "on_validation_batch_start", batch, *indices)
+        takes_index = is_param_in_hook_signature(self._copy.validation_step, "batch_idx", min_args=2)
         with self._running(trainer, pl_module, "validation_step"), trainer.precision_plugin.val_step_context():
-            self._copy.validation_step(*arguments)
+            outputs = self._copy.validation_step(batch, *(indices if takes_index else indices[1:]))
+        self._run_hook(trainer, pl_module, "on_validation_batch_end", outputs, batch, *indices)
 
     def end_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the copy's own `on_validation_epoch_end`."""
-        with self._running(trainer, pl_module, "on_validation_epoch_end"):
-            self._copy.on_validation_epoch_end()
+        self._run_hook(trainer, pl_module, "on_validation_epoch_end")
+
+    def end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run the copy's own `on_validation_end`."""
+        self._run_hook(trainer, pl_module, "on_validation_end")
+
+    def _run_hook(self, trainer: Trainer, pl_module: LightningModule, hook: str, *args: Any) -> None:
+        with self._running(trainer, pl_module, hook):
+            getattr(self._copy, hook)(*args)
 
     @contextmanager
     def _running(self, trainer: Trainer, pl_module: LightningModule, hook: str) -> Iterator[None]:
@@ -151,6 +159,13 @@ class FitScorer:
         try:
             with isolate_rng(include_cuda=trainer.strategy.root_device.type == "cuda"):
                 yield
+        except Exception as error:
+            raise RuntimeError(
+                f"Expected `{hook}` of {type(pl_module).__name__} to run on a copy of the module that scores the fit "
+                f"hypothesis, but it failed there ({type(error).__name__}: {error}). The copy has its own weights, "
+                "metrics and attributes, runs the hooks of a validation alone, and has no logger. Change the method so "
+                "that it runs in such a copy, or use `score_fit=False`."
+            ) from error
         finally:
             pl_module._current_fx_name = outer
             self._route = None
@@ -161,7 +176,11 @@ class FitScorer:
         if isinstance(value, nn.Module):
             # Lightning would look a metric object up among the attributes of the dense module.
             kwargs.setdefault("metric_attribute", f"{FIT_PREFIX}{name}")
-        self._route[0].log(f"{FIT_PREFIX}{name}", value, *args, **kwargs)
+        pl_module, hook = self._route
+        # The dense module is always ahead of its copy. At a first batch Lightning would take the copy's hook for the
+        # beginning of an epoch, and forget what the dense one has logged there.
+        pl_module.trainer._logger_connector._current_fx = hook
+        pl_module.log(f"{FIT_PREFIX}{name}", value, *args, **kwargs)
 
 
 class FitValidations:

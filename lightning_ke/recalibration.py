@@ -56,22 +56,32 @@ def reestimate_norm(model: nn.Module, run: Callable[[Any], Any], batches: Iterab
     return used
 
 
-def recalibrate_norm(slim: LightningModule, batches: Iterable[Any]) -> None:
+def recalibrate_norm(slim: LightningModule, batches: Iterable[Any], dense: LightningModule) -> None:
     """Re-estimate the BatchNorm statistics of a slim LightningModule by its own `training_step`.
 
     Args:
         slim: The slim module.
-        batches: Batches of training data, for example the training loader; they are moved to the module's device.
+        batches: Batches of training data, for example the training loader; they reach the step as in a training: moved
+            to the module's device, through the transfer hooks of module and data module.
+        dense: The module that it was cut from, whose Trainer the step may ask.
 
     Raises:
         ValueError: If there is no batch.
     """
+    trainer = dense._trainer
+
+    def as_in_training(batch: Any) -> Any:
+        if trainer is not None:
+            batch = trainer.precision_plugin.convert_input(batch)
+        # The dense module's hooks: Lightning takes those of the module that the Trainer has for its own.
+        return dense._apply_batch_transfer_handler(dense._on_before_batch_transfer(batch), device=slim.device)
+
     redirect(slim, lambda *_, **__: None)
+    slim.trainer = trainer
     try:
-        step = training_step_runner(slim)
-        moved = (slim.transfer_batch_to_device(batch, slim.device, 0) for batch in batches)
-        used = reestimate_norm(slim, step, moved)
+        used = reestimate_norm(slim, training_step_runner(slim), map(as_in_training, batches))
     finally:
+        slim.trainer = None
         restore_class(slim)
     if used == 0 and any(isinstance(module, _NormBase) for module in slim.modules()):
         raise ValueError("Expected argument `recalibrate` to yield at least one batch, but it yielded none.")
