@@ -69,7 +69,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         score_fit: "epoch" scores the fit hypothesis in every validation, "generation" in the last one of each
             generation, False never.
         fit_norm: "dense" scores it with the dense network's BatchNorm statistics, "reestimate" with statistics
-            re-estimated on the last 16 training batches, which are kept in memory for it.
+            re-estimated on the epoch's last training batches, of which up to 16 are kept in memory for it.
         example_input: What the network is traced with: a tensor for ``model(x)``, a tuple for ``model(*x)``, a dict for
             ``model(**x)``. None takes the module's `example_input_array`, else the first real batch.
         seed: Seed of mask and redrawn values. None takes the global seed (`seed_everything`) if one was set, else draws
@@ -311,6 +311,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """Redraw, too, in an epoch that Lightning resumes without telling that it begins; show the generation."""
         if self._epoch_begins:
             self._begin_epoch(trainer, pl_module)
+            self._validations.forget_batches()
             self._epoch_begins = self._require_resumption().idle = False
             self._require_run().rng.release()
             pl_module.log("generation", float(self.generation), prog_bar=True, logger=False, on_step=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: What every metric of the fit hypothesis is called: this, then the name under which the module logs it.
 FIT_PREFIX = "ke/fit/"
-#: Training batches that are remembered for re-estimating BatchNorm statistics.
+#: Training batches of an epoch that are remembered at most for re-estimating BatchNorm statistics.
 RECALIBRATION_BATCHES = 16
 
 
@@ -45,18 +45,21 @@ class FitScorer:
         pl_module: The LightningModule, on its device.
         mask: Which of its weights are fit.
         fit_norm: "dense" scores with the dense network's BatchNorm statistics, "reestimate" with statistics that are
-            re-estimated for the fit hypothesis on the last training batches.
+            re-estimated for the fit hypothesis on training batches.
+        recent: The training batches for it.
 
     Attributes:
         reason: Why a structured split's fit hypothesis is scored as a masked network and not as a slim one, else None.
     """
 
-    def __init__(self, pl_module: LightningModule, mask: Mask, fit_norm: str = "dense") -> None:
+    def __init__(
+        self, pl_module: LightningModule, mask: Mask, fit_norm: str = "dense", recent: Collection[Any] = ()
+    ) -> None:
         self._mask = mask
         self._fit_norm = fit_norm
         self._batch: Any = None
         self._stale = True
-        self.recent: deque[Any] = deque(maxlen=RECALIBRATION_BATCHES)
+        self._recent = recent
         self.reason: str | None = None
         self.slim = mask.structure is not None
         settle(pl_module)
@@ -88,8 +91,13 @@ class FitScorer:
             refresh(self._copy, pl_module, self._mask.structure)
         else:
             _refresh_masked(self._copy, pl_module, self._mask)
-        if self._fit_norm == "reestimate" and self.recent:
-            reestimate_norm(self._copy, training_step_runner(self._copy), self.recent)
+        if self._fit_norm == "reestimate" and self._recent:
+            reestimate_norm(self._copy, training_step_runner(self._copy), self._recent)
+        elif self._fit_norm == "reestimate":
+            rank_zero_warn(
+                "KnowledgeEvolution: this validation scores the fit hypothesis with the dense network's BatchNorm "
+                "statistics, because the training goes on with a validation and has seen no batch to re-estimate them."
+            )
 
     def begin_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the copy's own `on_validation_start` and `on_validation_epoch_start`."""
@@ -199,10 +207,16 @@ class FitValidations:
         self._when = when
         self._fit_norm = fit_norm
         self._scorer: FitScorer | None = None
+        self._recent: deque[Any] = deque(maxlen=RECALIBRATION_BATCHES)
 
     def forget(self) -> None:
         """Let go of a copy that was cut by another mask, or belongs to another run."""
         self.active = self._scorer = None
+        self.forget_batches()
+
+    def forget_batches(self) -> None:
+        """Let go of the last epoch's batches: a run that goes on from a checkpoint of its end does not have them."""
+        self._recent.clear()
 
     def begin(self, trainer: Trainer, pl_module: LightningModule, run: EvolutionRun) -> None:
         """Decide about a validation, and build what scores it.
@@ -216,7 +230,7 @@ class FitValidations:
         if run.split.mask is None or not self._is_due(trainer, run):
             return
         if self._scorer is None:
-            self._scorer = FitScorer(pl_module, run.split.mask, self._fit_norm)
+            self._scorer = FitScorer(pl_module, run.split.mask, self._fit_norm, self._recent)
             if self._scorer.reason is not None:
                 rank_zero_warn(
                     "KnowledgeEvolution: the fit hypothesis is scored as a masked network because it cannot be cut out "
@@ -237,8 +251,8 @@ class FitValidations:
         Args:
             batch: The batch, on its device.
         """
-        if self._fit_norm == "reestimate" and self._scorer is not None:
-            self._scorer.recent.append(batch)
+        if self._fit_norm == "reestimate" and self._when:
+            self._recent.append(batch)
 
 
 def prove(slim: nn.Module, model: nn.Module, mask: Mask) -> None:

@@ -50,6 +50,12 @@ def test_every_epoch_end_resumes_bit_for_bit(tmp_path: Path, split: str, options
         assert resumed.mask == callback.mask
 
 
+def test_reestimated_scores_resume_exactly(tmp_path: Path) -> None:
+    _, callback, checkpoints = run(tmp_path, 4, fit_norm="reestimate")
+    _, resumed, _ = run(tmp_path, 4, checkpoints[2], global_seed=99, fit_norm="reestimate")
+    assert comparable(resumed.history) == comparable(callback.history)
+
+
 def test_a_finished_run_continues_for_more_generations(tmp_path: Path) -> None:
     whole, callback, _ = run(tmp_path, 10)
     _, _, checkpoints = run(tmp_path, 6)

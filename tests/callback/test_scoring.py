@@ -273,6 +273,19 @@ def test_reestimated_statistics_help_an_early_fit_hypothesis(tmp_path: Path) -> 
     assert sum(reestimated) < sum(dense)
 
 
+@pytest.mark.parametrize("score_fit", ["epoch", "generation"])
+def test_the_first_score_of_a_run_has_reestimated_statistics(tmp_path: Path, score_fit: Any) -> None:
+    """As an estimate by hand on all images, which are one batch."""
+    seed_everything(0)
+    callback = KnowledgeEvolution(generations=1, seed=0, score_fit=score_fit, fit_norm="reestimate")
+    module, trainer = Classifier(dropout=0.0), make_trainer(tmp_path, max_epochs=1, callbacks=[callback])
+    trainer.fit(module, train_loader(24), val_loader())
+    slim, stale = callback.slim_network(module, recalibrate=train_loader(24)), callback.slim_network(module)
+    right, wrong = (make_trainer(tmp_path).validate(each, val_loader(), verbose=False)[0] for each in (slim, stale))
+    assert callback.history[0]["fit"]["val_loss"] == pytest.approx(right["val_loss"], rel=1e-4)
+    assert callback.history[0]["fit"]["val_loss"] != pytest.approx(wrong["val_loss"], rel=1e-3)
+
+
 def test_recalibrating_changes_statistics_only(tmp_path: Path) -> None:
     seed_everything(0)
     callback = KnowledgeEvolution(generations=1, seed=0)
