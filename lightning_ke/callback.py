@@ -67,7 +67,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         target: Canonical name of the submodule to which cutting and redrawing is limited.
         exclude: Patterns (as for `fnmatch`) of parameters that are never redrawn.
         score_fit: "epoch" scores the fit hypothesis in every validation, "generation" in the last one of each
-            generation, False never.
+            generation (in all where nobody knows which one that is), False never.
         fit_norm: "dense" scores it with the dense network's BatchNorm statistics, "reestimate" with statistics
             re-estimated on the epoch's last training batches, of which up to 16 are kept in memory for it.
         example_input: What the network is traced with: a tensor for ``model(x)``, a tuple for ``model(*x)``, a dict for

@@ -8,6 +8,7 @@ A private copy of the LightningModule, its network cut down to the fit hypothesi
 from __future__ import annotations
 
 import copy
+import math
 from collections import deque
 from collections.abc import Collection, Mapping
 from contextlib import contextmanager
@@ -241,9 +242,19 @@ class FitValidations:
     def _is_due(self, trainer: Trainer, run: EvolutionRun) -> bool:
         if self._when != "generation":
             return self._when == "epoch"
-        # True if no later validation falls into this generation.
-        every = trainer.check_val_every_n_epoch or 1
-        return bool(trainer.current_epoch + every >= run.clock.first_epoch + run.horizon)
+        # True if no later validation falls into this generation, or if nobody can say.
+        end, every, interval = (
+            run.clock.first_epoch + run.horizon,
+            trainer.check_val_every_n_epoch,
+            trainer.val_check_batch,
+        )
+        if interval is None:  # it is a time
+            return True
+        if every is not None:
+            return bool(trainer.current_epoch + every >= end)
+        seen = trainer.fit_loop.epoch_loop.batch_idx + 1
+        left = (end - trainer.current_epoch) * trainer.num_training_batches - seen
+        return left == math.inf or bool(left < interval)
 
     def remember(self, batch: Any) -> None:
         """Keep a training batch if statistics are to be re-estimated on the last ones.

@@ -186,6 +186,8 @@ def _count(progress: dict[str, Any], event: str) -> None:
 
 def _validation_is_due(trainer: Trainer, epoch: Mapping[str, Any], batch: Mapping[str, Any]) -> bool:
     """True if Lightning validates after the batch that the counters speak of."""
+    if getattr(trainer, "_val_check_time_interval", None) is not None:
+        return False  # Lightning keeps no account of the time since the last one
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
     if not trainer.enable_validation or (every is not None and (epoch["current"]["processed"] + 1) % every != 0):
         return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,19 @@ compat = pytest.mark.compat
 
 
 def evolve(
-    tmp_path: Path, *others: Callback, loader: Any = None, module: Any = None, ke_arguments: Any = None, **kwargs: Any
+    tmp_path: Path,
+    *others: Callback,
+    loader: Any = None,
+    module: Any = None,
+    ke_arguments: Any = None,
+    ckpt_path: Any = None,
+    **kwargs: Any,
 ) -> tuple[Any, KnowledgeEvolution, Trainer]:
     seed_everything(0)
     callback = KnowledgeEvolution(**{"epochs_per_generation": 2, "seed": 0, **(ke_arguments or {})})
     trainer = make_trainer(tmp_path, **{"max_epochs": 4, **kwargs, "callbacks": [callback, *others]})
     module = Classifier() if module is None else module
-    trainer.fit(module, train_loader() if loader is None else loader, val_loader())
+    trainer.fit(module, train_loader() if loader is None else loader, val_loader(), ckpt_path=ckpt_path)
     return module, callback, trainer
 
 
@@ -109,6 +117,34 @@ def test_validations_that_do_not_divide_the_generation(tmp_path: Path) -> None:
     _, callback, _ = evolve(tmp_path, max_epochs=8, check_val_every_n_epoch=3)
     # Validated in the epochs 2, 5: the generations of the epochs 0-1 and 6-7 hold none of their own.
     assert [record["scored_epoch"] for record in callback.history] == [None, 2, 5, None]
+
+
+@pytest.mark.parametrize(("interval", "scored"), [(4, [2, 5]), (5, [1, 4])], ids=str)
+def test_the_last_validation_of_a_generation_may_come_before_its_last_epoch(
+    tmp_path: Path, interval: int, scored: list[int]
+) -> None:
+    """Generations have three epochs of three batches; `interval` batches go over the ends of epochs."""
+    options = {"max_epochs": 6, "check_val_every_n_epoch": None, "val_check_interval": interval}
+    arguments = {"score_fit": "generation", "epochs_per_generation": 3}
+    _, callback, _ = evolve(tmp_path, ke_arguments=arguments, **options)
+    assert all(record["fit"].keys() == record["dense"].keys() for record in callback.history)
+    assert [record["scored_epoch"] for record in callback.history] == scored
+
+
+needs_times = pytest.mark.skipif(
+    "timedelta" not in str(inspect.signature(Trainer)), reason="Lightning 2.6 brought intervals of time"
+)
+
+
+@needs_times
+@pytest.mark.parametrize("score_fit", ["epoch", "generation"])
+def test_validations_that_come_by_the_clock(tmp_path: Path, score_fit: Any) -> None:
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)
+    options = {"val_check_interval": timedelta(microseconds=1), "enable_checkpointing": True}
+    _, callback, _ = evolve(tmp_path, saver, ke_arguments={"score_fit": score_fit}, **options)
+    assert all(record["fit"].keys() == record["dense"].keys() for record in callback.history)
+    _, resumed, _ = evolve(tmp_path, ckpt_path=tmp_path / "step=3.ckpt", **options)
+    assert steps(resumed) == [6, 6]
 
 
 @compat("Trainer options", "num_sanity_val_steps", "works", note="scores nothing and changes no random number")
