@@ -167,6 +167,15 @@ def restart_neighbours(trainer: Trainer) -> None:
             stopper.best_score = stopper.best_score.new_tensor(worst)
 
 
+def logged_too_late(trainer: Trainer) -> set[str]:
+    """Names of metrics whose values are those of the epoch before when our `on_train_epoch_end` runs.
+
+    Args:
+        trainer: The Trainer at the end of an epoch; our callback is its first, and the module comes last.
+    """
+    return {result.meta.name for result in trainer._results.values() if result.meta.fx == "on_train_epoch_end"}
+
+
 def early_stopping_fired(trainer: Trainer) -> bool:
     """True if an EarlyStopping ended the run.
 

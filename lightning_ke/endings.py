@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,12 @@ class GenerationEnd(ABC):
             epochs: Epochs that it has been trained for, this one included.
             metrics: All that was logged, as the Trainer's `callback_metrics`.
         """
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change within a run, in plain types: the reason and every plain argument."""
+        plain = (bool, int, float, str, type(None))
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {"end": self.reason, **{name: value for name, value in own.items() if isinstance(value, plain)}}
 
     def state_dict(self) -> dict[str, Any]:
         """What the policy must remember across a resume, in plain types."""
@@ -282,7 +289,7 @@ def plan_run(
                 f"Expected argument `epochs_per_generation` to be None for generations that end by {end.reason}, but "
                 f"got {epochs!r}. Give the policy their least and greatest length."
             )
-        return end, Plan(generations, None)
+        return copy.deepcopy(end), Plan(generations, None)  # what it remembers is of this run alone
     if epochs is None or isinstance(epochs, int):
         plan = plan_generations(generations, epochs, max_epochs)
     else:
@@ -321,12 +328,14 @@ def check_fit_goals(stop_at: Mapping[str, float | str], end: GenerationEnd | Non
     Raises:
         ValueError: If the scores would be missing.
     """
-    wanted = [name for name in stop_at if name.startswith("ke/fit/")]
-    if wanted and score_fit is False:
-        raise ValueError(
-            f"Expected argument `score_fit` to be 'epoch' or 'generation' because `stop_at` waits for `{wanted[0]}`, "
-            "but got False."
-        )
+    watched = dict.fromkeys(stop_at, "`stop_at`") | {
+        getattr(end, argument, ""): "`end`" for argument in ("monitor", "train_monitor")
+    }
+    for name, argument in watched.items():
+        if str(name).startswith("ke/fit/") and score_fit is False:
+            raise ValueError(
+                f"Expected argument `score_fit` to be 'epoch' because {argument} waits for `{name}`, but got False."
+            )
     if end is not None and score_fit == "generation":
         raise ValueError(
             f"Expected argument `score_fit` to be 'epoch' for generations that end by {end.reason}, because nobody "
@@ -374,6 +383,7 @@ def _logged(metrics: Mapping[str, float], name: str) -> float:
     if name not in metrics:
         raise ValueError(
             f"Expected the metric `{name}` to be logged at the end of every epoch, but there is none of that name. "
-            f"Logged are {', '.join(sorted(metrics)) or 'none'}."
+            f"Logged are {', '.join(sorted(metrics)) or 'none'}. Log it in `training_step` or in a validation: what "
+            "`on_train_epoch_end` logs comes behind the end of a generation."
         )
     return metrics[name]

@@ -72,7 +72,15 @@ class Resumption:
             trainer: The Trainer, its data attached.
             checkpoint: The checkpoint that Lightning has read.
             state: What it holds of the run.
+
+        Raises:
+            ValueError: If it is of a run that was none of this callback's.
         """
+        if not state:
+            raise ValueError(
+                "Expected a checkpoint of a run with KnowledgeEvolution, but it holds no state of one. Load its "
+                "weights into the module and begin a new run (`load_from_checkpoint`, then `fit` without `ckpt_path`)."
+            )
         self._loader_states = loader_states(checkpoint)
         self._plateau_is_due = complete_progress(trainer, checkpoint, bool(state.get("validating")))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lightning_ke.compatibility import early_stopping_fired, restart_neighbours
+from lightning_ke.compatibility import early_stopping_fired, logged_too_late, restart_neighbours
 from lightning_ke.endings import FixedLength, GenerationEnd, reached
 from lightning_ke.generations import Clock, Plan
 from lightning_ke.loaders import rebuilds_iterator
@@ -170,15 +170,7 @@ class EvolutionRun:
 
         Args:
             trainer: The Trainer at the beginning of the training.
-
-        Raises:
-            ValueError: If it goes on with a run that was none of this callback's.
         """
-        if not self.resumed and trainer.current_epoch > 0:
-            raise ValueError(
-                "Expected a checkpoint of a run with KnowledgeEvolution, but it holds no state of one. Load its "
-                "weights into the module and begin a new run (`load_from_checkpoint`, then `fit` without `ckpt_path`)."
-            )
         settings = self.settings
         if settings.lr_schedule == "restart" and self.plan is not None and self.plan.generations != 1:
             for schedule in too_long_horizons(trainer, self.horizon):
@@ -188,7 +180,7 @@ class EvolutionRun:
                 )
         if trainer.is_global_zero:
             generations = None if self.plan is None else self.plan.generations
-            asked = {**identity(settings, self.plan), **manner(settings)}
+            asked = {**identity(settings, self.policy, self.plan), **manner(settings)}
             describe_run(trainer.loggers, {**asked, "seed": self.split.seed, "generations": generations})
         self.clock.start()
 
@@ -307,7 +299,9 @@ class EvolutionRun:
             pl_module: The module.
         """
         self.records.remember_metrics(trainer)
-        self._count_epoch(trainer, pl_module, self.records.metrics)
+        late = logged_too_late(trainer)
+        metrics = {name: value for name, value in self.records.metrics.items() if name not in late}
+        self._count_epoch(trainer, pl_module, metrics)
 
     def _count_epoch(self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float] | None) -> None:
         """Count an epoch and close the generation if it ends; an epoch that is made up for has lost its metrics."""

@@ -7,15 +7,17 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_ke.endings import FixedLength, GenerationEnd
 from lightning_ke.generations import Plan
 from lightning_ke.settings import Settings
 
 
-def identity(settings: Settings, plan: Plan | None) -> dict[str, Any]:
+def identity(settings: Settings, policy: GenerationEnd, plan: Plan | None) -> dict[str, Any]:
     """What must not change within a run, in plain types.
 
     Args:
         settings: What the user asked for.
+        policy: What ends a generation.
         plan: How the run is divided, None if no generation can end.
     """
     epochs = None if plan is None else plan.epochs
@@ -23,6 +25,7 @@ def identity(settings: Settings, plan: Plan | None) -> dict[str, Any]:
         **settings.split.identity(),
         "target": settings.target,
         "epochs_per_generation": list(epochs) if isinstance(epochs, tuple) else epochs,
+        "end": None if isinstance(policy, FixedLength) else policy.identity(),  # lengths are those of the plan
         "schedule": None if settings.schedule is None else settings.schedule.identity(),
         "phases": [phase.identity() for phase in settings.phases],
     }

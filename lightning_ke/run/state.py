@@ -20,7 +20,7 @@ def state_of(run: EvolutionRun) -> dict[str, Any]:
     """
     return {
         "version": _STATE_VERSION,
-        "settings": identity(run.settings, run.plan),
+        "settings": identity(run.settings, run.policy, run.plan),
         "manner": manner(run.settings),
         "opening": run.opening,
         "clock": run.clock.state_dict(),
@@ -49,7 +49,7 @@ def take_up(run: EvolutionRun, state: Mapping[str, Any], *, seed: int | None) ->
             f"Expected a checkpoint with KnowledgeEvolution state version {_STATE_VERSION}, but got version "
             f"{state.get('version')!r}. Resume it with the version of lightning_ke that wrote it."
         )
-    asked = identity(run.settings, run.plan) | ({} if seed is None else {"seed": seed})
+    asked = identity(run.settings, run.policy, run.plan) | ({} if seed is None else {"seed": seed})
     check_same_run(asked, {**state["settings"], "seed": state["seed"]}, state["clock"]["generation"])
     run.clock = Clock.from_state_dict(state["clock"])
     run.split.load_state_dict(state, rank=run.rank)

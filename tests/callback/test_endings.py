@@ -99,6 +99,54 @@ def test_patience_survives_a_resume(tmp_path: Path) -> None:
         assert same(weights(whole), weights(again)) == []
 
 
+def test_a_policy_remembers_nothing_of_an_earlier_run(tmp_path: Path) -> None:
+    """Also if the same callback, or the same policy in another callback, trains the next network."""
+    policy = Plateau("scripted_val", patience=2, least=1, most=6)
+    scripts = ([(0.0, 0.5), *[(0.0, 1.0)] * 5], [(0.0, 6.0 - epoch) for epoch in range(6)])
+    found = [ends(run(tmp_path, Scripted(losses), -1, end=policy, generations=1)) for losses in scripts]
+    assert found == [[(3, "plateau")], [(6, "length")]]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (Overfit(least=1, most=4), r"Expected `end=\{'end': 'plateau'.* but got `end=\{'end': 'overfit'"),
+        (Plateau("train_loss", least=1, most=4), r"'monitor': 'val_loss'.* but got .*'monitor': 'train_loss'"),
+        (Plateau(mode="max", least=1, most=4), r"'mode': 'min'.* but got .*'mode': 'max'"),
+        ("length", r"Expected `epochs_per_generation=None` as in the checkpoint, but got `epochs_per_generation=2`"),
+    ],
+    ids=["another policy", "another metric", "another mode", "a length"],
+)
+def test_another_policy_contradicts_a_checkpoint(tmp_path: Path, other: Any, message: str) -> None:
+    saver = ModelCheckpoint(tmp_path, filename="{epoch}")
+    callback = KnowledgeEvolution(end=Plateau(least=1, most=4), seed=0)
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[callback, saver], enable_checkpointing=True)
+    trainer.fit(Classifier(), train_loader(), val_loader())
+    again = make_trainer(tmp_path, max_epochs=20, callbacks=[KnowledgeEvolution(end=other, seed=0)])
+    with pytest.raises(ValueError, match=message):
+        again.fit(Classifier(), train_loader(), val_loader(), ckpt_path=tmp_path / "epoch=0.ckpt")
+
+
+class LogsLate(Classifier):
+    def on_train_epoch_end(self) -> None:
+        self.log("late", float(self.current_epoch))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"epochs_per_generation": 2, "stop_at": {"late": 1}},
+        {"end": Plateau("late", patience=1, least=2, most=4)},
+    ],
+    ids=["goal", "policy"],
+)
+def test_a_metric_that_comes_too_late_is_not_taken_for_that_of_the_epoch_before(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"metric `late` .*what `on_train_epoch_end` logs comes behind"):
+        run(tmp_path, LogsLate(), 4, **arguments)
+
+
 def test_a_reached_goal_ends_the_run_with_its_generation(tmp_path: Path) -> None:
     losses = [(0.0, value) for value in (3.0, 0.1, 2.0, 0.5, 0.2, 0.3, 0.1, 0.1)]
     callback = run(tmp_path, Scripted(losses), 8, epochs_per_generation=2, stop_at={"scripted_val": "<=0.3"})
@@ -115,6 +163,8 @@ def test_a_reached_goal_ends_the_run_with_its_generation(tmp_path: Path) -> None
         ({"end": "never"}, r"Expected argument `end` to be one of 'length', 'plateau', 'overfit'"),
         ({"stop_at": {"val_acc": "soon"}}, r"Expected argument `stop_at` to give `val_acc` a number"),
         ({"stop_at": {"ke/fit/val_acc": 0.5}, "score_fit": False}, r"`score_fit` .* but got False"),
+        ({"end": Plateau("ke/fit/val_loss"), "score_fit": False}, r"`score_fit` .* because `end` waits for"),
+        ({"end": Overfit(train_monitor="ke/fit/loss"), "score_fit": False}, r"because `end` waits for `ke/fit/loss`"),
         (
             {"end": "plateau", "score_fit": "generation"},
             r"`score_fit` to be 'epoch' for generations that end by plateau",

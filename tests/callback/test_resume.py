@@ -127,6 +127,15 @@ def test_a_checkpoint_of_a_run_without_the_callback_is_refused(tmp_path: Path) -
         run(tmp_path, 4, tmp_path / "plain" / "last.ckpt")
 
 
+def test_so_is_one_from_within_the_first_epoch(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    plain = make_trainer(tmp_path, max_epochs=1, callbacks=[saver], enable_checkpointing=True)
+    plain.fit(Classifier(), train_loader(), val_loader())
+    trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[KnowledgeEvolution(generations=2)])
+    with pytest.raises(ValueError, match="Expected a checkpoint of a run with KnowledgeEvolution"):
+        trainer.fit(Classifier(), train_loader(), val_loader(), ckpt_path=tmp_path / "step=1.ckpt")
+
+
 def test_a_trainer_that_is_made_longer_goes_on(tmp_path: Path) -> None:
     _, callback, _ = run(tmp_path, 4)
     seed_everything(0)
