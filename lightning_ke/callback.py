@@ -326,6 +326,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Let phases put weights back; remember the batch if statistics are to be re-estimated on the last ones."""
+        if self._recorder is not None and not pl_module.automatic_optimization:
+            self._finish_recording(trainer, pl_module)  # an optimizer behind Lightning's back announces no step
         self._require_run().end_batch()
         self._require_run().after_step(trainer, pl_module)
         self._validations.remember(batch)
@@ -335,6 +337,12 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         run = self._require_run()
         self._require_resumption().end_epoch(pl_module)
         run.rng.release()
+        if self.mask is None and not trainer.fast_dev_run:
+            raise ValueError(
+                f"Expected an epoch of {type(pl_module).__name__} to run its network and to take an optimizer step, by "
+                "which the mask is drawn, but Lightning has seen none. With manual optimization step what "
+                "`self.optimizers()` returns, not `use_pl_optimizer=False`."
+            )
         # Lightning also ends an epoch that `max_steps`, `max_time` or a stop cut short: the generation is not over.
         over = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if trainer.is_last_batch or not over:
@@ -451,6 +459,9 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             _log.error(advice)  # on every rank: each is cut off from the others
 
     def _stop_listening(self) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None
         if self._run is not None:
             self._run.end_batch()
 

@@ -110,8 +110,8 @@ def plan_generations(generations: int | None, epochs_per_generation: int | None,
         if max_epochs < count:
             raise ValueError(
                 f"Expected `max_epochs` to leave at least one epoch for each of {count} generations{default}, but got "
-                f"`max_epochs={max_epochs}`. Write `max_epochs={count}` or more, or "
-                f"`generations={max_epochs}` or fewer."
+                f"`max_epochs={max_epochs}`. Write `max_epochs={count}` or more"
+                f"{f', or `generations={max_epochs}` or fewer' if max_epochs > 0 else ''}."
             )
         if max_epochs % count:
             below = max_epochs - max_epochs % count

@@ -65,6 +65,7 @@ def refused(tmp_path: Path, module: LightningModule, callbacks: list[Any], messa
         ({"generations": 3, "epochs_per_generation": 4}, 10, r"Write `max_epochs=12`"),
         ({"generations": 3}, 10, r"Write `max_epochs=9` or `max_epochs=12`"),
         ({}, 5, r"each of 10 generations \(the default\)"),
+        ({}, 0, r"got `max_epochs=0`\. Write `max_epochs=10` or more\.$"),
         ({"target": "modle"}, 10, r"Expected argument `target` to name a submodule, but there is no 'modle'.*'model'"),
         ({"exclude": ("nothing.*",)}, 10, r"`exclude`.*'nothing\.\*'"),
         ({"exclude": ("model.*",)}, 10, r"every weight of the reset hypothesis is frozen, excluded"),
@@ -178,6 +179,46 @@ def half_frozen_by_optimizer() -> LightningModule:
 )
 def test_networks_that_cannot_be_split(tmp_path: Path, build: Any, message: str) -> None:
     refused(tmp_path, build(), [KnowledgeEvolution(generations=2)], message)
+
+
+class StepsByItself(Classifier):
+    """Steps an optimizer of which Lightning hears nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.example_input_array = None
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        optimizer.zero_grad()
+        self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
+        optimizer.step()
+
+
+def test_steps_behind_the_back_of_lightning(tmp_path: Path) -> None:
+    """They do where nothing depends on them; a split that judges by them says so after the first epoch."""
+    callback = KnowledgeEvolution(generations=2)
+    make_trainer(tmp_path, max_epochs=2, callbacks=[callback]).fit(StepsByItself(), train_loader(), val_loader())
+    assert all(record["fit"] for record in callback.history)
+    trainer = make_trainer(tmp_path, max_epochs=4, callbacks=[KnowledgeEvolution(split="snip", generations=2)])
+    with pytest.raises(ValueError, match=r"With manual optimization step what `self\.optimizers\(\)` returns"):
+        trainer.fit(StepsByItself(), train_loader(), val_loader())
+    assert trainer.current_epoch == 0
+
+
+def test_the_module_is_left_clean_if_its_first_batch_fails(tmp_path: Path) -> None:
+    class Fails(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self(batch[0])
+            raise RuntimeError("no such loss")
+
+    module = Fails()
+    module.example_input_array = None
+    trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[KnowledgeEvolution(generations=2)])
+    with pytest.raises(RuntimeError, match="no such loss"):
+        trainer.fit(module, train_loader(), val_loader())
+    assert not any(each._forward_pre_hooks or each._forward_hooks for each in module.modules())
 
 
 def test_the_module_is_left_clean_after_a_refusal(tmp_path: Path) -> None:
