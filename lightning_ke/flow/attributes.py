@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,9 @@ from lightning_ke import naming
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.variables import Channels, read
 
-#: Parts of names that speak of channels rather than of counts (heads, groups, blocks).
-_CHANNEL_WORDS = re.compile("dim|chan|feat|width|size|hidden|planes|chs|inp|oup")
+#: Parts of names that speak of channels; of channels rather than of counts (heads, groups, blocks), if of either.
+_CERTAIN_WORDS = re.compile("dim|chan|feat|width|hidden|planes|(?<!epo)chs|inp|(?<!gr)oup")
+_CHANNEL_WORDS = re.compile(f"{_CERTAIN_WORDS.pattern}|size")
 
 #: Parts of names that speak of neither: of the input's extent, of places in it, of an operation's options.
 _OTHER_WORDS = re.compile(
@@ -26,6 +27,18 @@ _OTHER_WORDS = re.compile(
 #: Names of attributes that say how many channels enter and leave a module.
 _ENDS = {"in": ("in_channels", "in_features", "num_features"), "out": ("out_channels", "out_features")}
 _AT_ENDS = frozenset(name for names in _ENDS.values() for name in names)
+
+
+class Guess(NamedTuple):
+    """What a number may say in the slim network, if it is a width at all: a batch size or a count may equal one.
+
+    Args:
+        value: What it would say.
+        likely: Whether nothing that its module's code asked for has that number and keeps it.
+    """
+
+    value: Any
+    likely: bool
 
 
 def tells_its_sizes(module: nn.Module) -> bool:
@@ -46,7 +59,7 @@ def slim_attributes(
     whole: Sequence[Groups],
     heads: Sequence[tuple[str, Channels]],
     kept: NDArray[np.bool_],
-) -> dict[str, dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Guess]]]:
     """Find the attributes that code turned into shapes, and their values in the slim network.
 
     Args:
@@ -57,12 +70,18 @@ def slim_attributes(
         kept: Says of every variable whether it is kept.
 
     Returns:
-        Module name, then attribute name, then the slim value.
+        Module name, then attribute name, then the slim value; and in the same way what may be (see `doubts`).
     """
     modules = dict(naming.named_modules(model))
     found: dict[str, dict[str, Any]] = {}
+    doubtful: dict[str, dict[str, Guess]] = {}
     for (name, end), seen in _changes(sizes, kept).items():
-        own = _at_end(modules[name], end, seen) if end else _changed(modules[name], seen)
+        own = _at_end(modules[name], end, seen) if end else {}
+        for attribute, guess in ({} if end else _changed(modules[name], seen)).items():
+            if guess.likely and _CERTAIN_WORDS.search(attribute):
+                own[attribute] = guess.value
+            else:
+                doubtful.setdefault(name, {})[attribute] = guess
         if own:
             found.setdefault(name, {}).update(own)
     for site in whole:
@@ -75,7 +94,10 @@ def slim_attributes(
         for attribute, value in vars(modules[name]).items():
             if before != after and "heads" in attribute and value == before:
                 found.setdefault(name, {})[attribute] = after
-    return found
+    return found, {
+        name: {attribute: guess for attribute, guess in own.items() if attribute not in found.get(name, {})}
+        for name, own in doubtful.items()
+    }
 
 
 def _changes(sizes: Sequence[Size], kept: NDArray[np.bool_]) -> dict[tuple[str, str], dict[int, set[int]]]:
@@ -107,22 +129,22 @@ def _at_end(module: nn.Module, end: str, seen: Mapping[int, set[int]]) -> dict[s
     return changed
 
 
-def _changed(module: nn.Module, seen: Mapping[int, set[int]]) -> dict[str, Any]:
-    """The attributes of one module that are a size which changes."""
-    changed: dict[str, Any] = {}
+def _changed(module: nn.Module, seen: Mapping[int, set[int]]) -> dict[str, Guess]:
+    """The attributes of one module that are a size which changes, or may be."""
+    changed: dict[str, Guess] = {}
     if type(module).__module__.startswith("torch.nn"):
         return changed  # torch's own layers are told their sizes when they are cut
     for attribute, value in vars(module).items():
         if attribute.startswith("_") or _OTHER_WORDS.search(attribute):
             continue
-        if type(value) is int:
-            after = _after(attribute, value, seen)
-            if after != value:
-                changed[attribute] = after
-        elif type(value) in (tuple, list) and value and all(type(item) is int for item in value):
-            items = [_after(attribute, item, seen) for item in value]
-            if items != list(value):
-                changed[attribute] = items
+        items = value if type(value) in (tuple, list) else [value]
+        if not items or any(type(item) is not int for item in items):
+            continue
+        others = [seen.get(item, {item}) - {item} for item in items]
+        after = [other.pop() if len(other) == 1 else item for other, item in zip(others, items, strict=True)]
+        if after != list(items):
+            likely = [_after(attribute, item, seen) for item in items] == after
+            changed[attribute] = Guess(after if value is items else after[0], likely)
     return changed
 
 

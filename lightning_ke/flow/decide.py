@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_ke.flow.attributes import slim_attributes
 from lightning_ke.flow.calls import record_calls
+from lightning_ke.flow.doubts import settle_doubts
 from lightning_ke.flow.registry import FlowError
 from lightning_ke.flow.scales import lost_factors, runs_slim
 from lightning_ke.flow.sites import settle
@@ -121,7 +122,7 @@ def _structure(
     roots = traced.variables.roots()
     kept = decide(traced, rate, round_to, importance)[roots]
     axes, cuts = _read_off(traced, kept)
-    attributes = slim_attributes(model, traced.sizes, whole, traced.whole_heads, kept)
+    attributes, doubtful = slim_attributes(model, traced.sizes, whole, traced.whole_heads, kept)
     structure = Structure(
         axes,
         cuts,
@@ -130,6 +131,8 @@ def _structure(
         unreached=traced.unreached,
         train_only=traced.train_only,
     )
+    if doubtful:
+        structure = settle_doubts(model, calls, structure, doubtful, [size.slim(kept) for size in traced.sizes])
     if traced.scalars:
         structure = replace(structure, scales=lost_factors(model, calls, traced, structure, kept))
     return structure

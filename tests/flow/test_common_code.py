@@ -183,6 +183,8 @@ def _as_tensor(width: int) -> Tensor:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "logits divided by a number": (Attention, (SEQUENCE,)),
     "logits divided by a tensor": (lambda: Attention(_as_tensor), (SEQUENCE,)),
+    "as many heads as channels of each": (lambda: Attention(width=64, heads=8), (SEQUENCE,)),
+    "a head as wide as all heads of a batch": (lambda: Attention(width=48), (SEQUENCE,)),
     "gated linear unit": (_between(nn.GLU(1), width=10), (IMAGE,)),
     "activations": (_between(nn.LogSigmoid(), nn.RReLU()), (IMAGE,)),
     "circular padding": (_between(nn.Conv2d(20, 20, 3, padding=1, padding_mode="circular")), (IMAGE,)),
@@ -211,3 +213,26 @@ def test_slim_is_fit(name: str) -> None:
         shares.append(mask.fit_share)
     assert shares[0] <= shares[1] <= shares[2]
     assert shares[1] < 0.57
+
+
+class Trained(nn.Module):
+    """Numbers that say nothing of widths, but equal one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch_size = self.num_classes = self.epochs = self.groups = self.width = 16
+        self.rounds = 8
+        self.stem, self.body, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).mean((2, 3), keepdim=True).squeeze(-1).squeeze(-1).view(-1, self.width)
+        x = self.body(x).unsqueeze(1)
+        for _ in range(self.rounds):
+            x = x.tanh()
+        return self.head(x.squeeze(1))
+
+
+def test_numbers_that_equal_a_width_stay() -> None:
+    network = Trained()
+    slim: Any = ke.extract_slim(network, ke.draw_mask(network, "kels", rate=0.5, example_input=IMAGE))
+    assert (slim.width, slim.batch_size, slim.num_classes, slim.epochs, slim.groups, slim.rounds) == (8, *[16] * 4, 8)
