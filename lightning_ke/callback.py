@@ -254,7 +254,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self._require_resumption().before_first_sampler(trainer)
         self._csv = free_path(Path(trainer.log_dir or trainer.default_root_dir) / "ke_history.csv")
         example = self.example_input if self.example_input is not None else pl_module.example_input_array
-        if example is not None:
+        if example is not None and self._settings.split.needs_calls:
             # As Lightning itself hands an example input to a network of any precision, on any device.
             example = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(example))
             run.split.calls = (call_of_example(pl_module, example, self._settings.target),)

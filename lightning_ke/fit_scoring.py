@@ -118,7 +118,14 @@ class FitScorer:
                 if self._plain.get(name) != value:
                     setattr(self._copy, name, value)
                     self._plain[name] = value
-        self._batch = copy.deepcopy(batch)
+        try:
+            self._batch = copy.deepcopy(batch)
+        except Exception as error:
+            raise ValueError(
+                f"Expected a validation batch that can be copied, so that the fit hypothesis is scored on it, too, but "
+                f"copying a {type(batch).__name__} failed ({error}). Let the loader yield tensors in plain containers, "
+                "or use `score_fit=False`."
+            ) from error
 
     def score_batch(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int, dataloader_idx: int) -> None:
         """Run the copy's own `validation_step`, and its hooks around it, on the batch that was put aside.

@@ -97,6 +97,7 @@ def trace(
     except FlowError:
         raise
     except Exception as error:
+        _refuse_uncopyable(model)
         raise FlowError(
             f"Expected the network to run on the example input, but neither without data ({failed}) nor with data "
             f"({error}) did it. Pass an `example_input` that its forward accepts."
@@ -111,6 +112,18 @@ def _refuse_lazy(model: nn.Module) -> None:
                 f"Expected every parameter to be initialised, but `{name}` belongs to a lazy module. "
                 "Run the network once on an example before its mask is drawn."
             )
+
+
+def _refuse_uncopyable(model: nn.Module) -> None:
+    """Refuse a network that holds what cannot be copied, whatever its parameters are."""
+    try:
+        private_copy(naming.unwrap(model), lambda tensor: tensor)
+    except Exception as error:
+        raise FlowError(
+            f"Expected {type(model).__name__} to be copyable, so that its channels can be followed in a copy, but "
+            f"copying it failed ({error}). Keep what cannot be copied (a lock, an open file, a generator) out of the "
+            "module, or use a split that follows no channels, such as `wels`, with `score_fit=False`."
+        ) from error
 
 
 def _refuse_other_numbers(parameters: Mapping[str, Tensor]) -> None:

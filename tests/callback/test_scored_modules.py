@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_ke import KnowledgeEvolution
-from tests.callback.modules import CLASSES, Classifier, make_trainer, train_loader, val_loader
+from tests.callback.modules import CLASSES, Classifier, data, make_trainer, train_loader, val_loader
 
 
 class Begins(Classifier):
@@ -181,6 +181,18 @@ def test_batches_are_recalibrated_on_as_they_are_trained_on(tmp_path: Path) -> N
     x = torch.cat([10 * x + 3 for x, _ in train_loader()])
     assert torch.allclose(slim.model[1].running_mean, slim.model[0](x).mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
     assert slim._trainer is None
+
+
+class Streams(Classifier):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("images", float(sum(1 for _ in batch)))
+
+
+def test_a_batch_that_cannot_be_copied_is_named(tmp_path: Path) -> None:
+    loader = torch.utils.data.DataLoader(data(), batch_size=4, collate_fn=lambda items: (x for x, _ in items))
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[KnowledgeEvolution(generations=1, seed=0)])
+    with pytest.raises(ValueError, match=r"validation batch that can be copied.*generator.*`score_fit=False`"):
+        trainer.fit(Streams(), train_loader(), loader)
 
 
 class WritesFiles(Classifier):

@@ -320,6 +320,14 @@ class NoForward(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.05)
 
 
+def test_an_example_input_is_no_matter_to_a_split_that_follows_no_channels(tmp_path: Path) -> None:
+    seed_everything(0)
+    module, callback = NoForward(), KnowledgeEvolution(split="wels", generations=2, seed=0)
+    module.example_input_array = torch.zeros(2, 3, 6, 6)
+    make_trainer(tmp_path, max_epochs=2, callbacks=[callback]).fit(module, train_loader(), val_loader())
+    assert all(record["fit"] for record in callback.history)
+
+
 @pytest.mark.parametrize("sanity", [0, 2])
 def test_a_module_without_forward_is_traced_through_its_first_calls(tmp_path: Path, sanity: int) -> None:
     seed_everything(0)
