@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 def check_whole(name: str, value: object, least: int) -> None:
     """Refuse what is neither None nor a whole number that is large enough.
@@ -23,6 +25,48 @@ def check_whole(name: str, value: object, least: int) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
         raise ValueError(
             f"Expected argument `{name}` to be a whole number of at least {least} or None, but got {value!r}."
+        )
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what is no seed.
+
+    Args:
+        seed: What was given for it.
+
+    Raises:
+        ValueError: If it is no whole number from 0.
+
+    Example:
+        >>> check_seed(1.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected argument `seed` to be a whole number of at least 0, but got 1.5.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"Expected argument `seed` to be a whole number of at least 0, but got {seed!r}.")
+
+
+def check_network(model: object) -> None:
+    """Refuse what is no network.
+
+    Args:
+        model: What was given for it.
+
+    Raises:
+        TypeError: If it is no torch module.
+
+    Example:
+        >>> check_network({"weight": 1.0})
+        Traceback (most recent call last):
+        ...
+        TypeError: Expected argument `model` to be a network (a `torch.nn.Module`), but got a dict.
+    """
+    from torch import nn  # here, because a command that checks other arguments answers without torch
+
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"Expected argument `model` to be a network (a `torch.nn.Module`), but got a {type(model).__name__}."
         )
 
 
@@ -48,14 +92,14 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 
 def check_patterns(name: str, value: object) -> None:
-    """Refuse a lone string where a sequence of patterns is expected.
+    """Refuse what is no sequence of patterns.
 
     Args:
         name: Name of the argument.
         value: What was given for it.
 
     Raises:
-        TypeError: If it is a string: each of its letters would be a pattern.
+        TypeError: If it is a string (each of its letters would be a pattern), or if it does not hold strings.
 
     Example:
         >>> check_patterns("exclude", "head.*")
@@ -69,3 +113,5 @@ def check_patterns(name: str, value: object) -> None:
             f"Expected argument `{name}` to be a sequence of patterns, but got the string {value!r}. "
             f"Write `{name}=({value!r},)`."
         )
+    if not isinstance(value, Collection) or not all(isinstance(pattern, str) for pattern in value):
+        raise TypeError(f"Expected argument `{name}` to be a sequence of patterns, but got {value!r}.")

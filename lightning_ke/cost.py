@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ke import naming
+from lightning_ke.arguments import check_network
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, run, tensors, tensors_in, with_data, without_data
 from lightning_ke.flow.mode import OperationMode
@@ -54,6 +55,7 @@ def measure_cost(model: nn.Module, example_input: Any) -> Cost:
             dimension of the first tensor is the batch, whose size does not change the result.
 
     Raises:
+        TypeError: If `model` is no network.
         ValueError: If the network does not run on the example input.
 
     Source:
@@ -67,6 +69,7 @@ def measure_cost(model: nn.Module, example_input: Any) -> Cost:
     """
     from lightning_ke.splits.base import Call
 
+    check_network(model)
     args, kwargs = as_call(example_input)
     params = sum(parameter.numel() for _, parameter in naming.named_parameters(model))
     return Cost(count_operations(model, Call("", args, kwargs)), params)

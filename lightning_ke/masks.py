@@ -236,6 +236,29 @@ class Mask(Mapping[str, Tensor]):
         return cls(entries, structure)
 
 
+def check_mask(mask: object) -> None:
+    """Refuse what is no mask.
+
+    Args:
+        mask: What was given for it.
+
+    Raises:
+        TypeError: If it is something else, plain tensors included.
+
+    Example:
+        >>> check_mask({"weight": torch.tensor([True])})
+        Traceback (most recent call last):
+        ...
+        TypeError: Expected argument `mask` to be a mask, as `draw_mask` returns it, but got a dict. Plain bool \
+tensors by name become one by `Mask.from_tensors`.
+    """
+    if not isinstance(mask, Mask):
+        raise TypeError(
+            f"Expected argument `mask` to be a mask, as `draw_mask` returns it, but got a {type(mask).__name__}. Plain "
+            "bool tensors by name become one by `Mask.from_tensors`."
+        )
+
+
 def load_mask(path: str | Path) -> Mask:
     """Read the mask out of a checkpoint that a Trainer with the `KnowledgeEvolution` callback wrote.
 

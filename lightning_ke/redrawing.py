@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_ke.arguments import check_network, check_patterns, check_seed
 from lightning_ke.keyed_rng import forked_rng
-from lightning_ke.masks import Mask
+from lightning_ke.masks import Mask, check_mask
 from lightning_ke.naming import join_name, named_parameters, nearest_names
 from lightning_ke.packing import Channels, Entry
 from lightning_ke.pieces import UniformFill, in_pieces, rows_at_once, uniform_fills, write
@@ -85,6 +86,7 @@ def redraw(
 
     Raises:
         ValueError: If an argument is wrong or the mask belongs to another network.
+        TypeError: If an argument is of the wrong type.
 
     Source:
         "Knowledge Evolution in Neural Networks" (CVPR 2021), section 3.1.
@@ -99,6 +101,9 @@ def redraw(
         >>> torch.equal(before == net[0].weight, mask["0.weight"])
         True
     """
+    check_network(model)
+    check_mask(mask)
+    check_seed(seed)
     reset = get_reset(reset)
     _check(model, mask, generation, reset, norm)
     excluded = match_patterns(exclude, (name for name, _ in named_parameters(model)))
@@ -243,6 +248,7 @@ def match_patterns(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
         names: Canonical parameter names.
 
     Raises:
+        TypeError: If it is no sequence of patterns.
         ValueError: If a pattern matches no name.
 
     Example:
@@ -250,11 +256,7 @@ def match_patterns(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
         ['fc.bias']
     """
     names = list(names)
-    if isinstance(patterns, str):
-        raise ValueError(
-            f"Expected argument `exclude` to be a sequence of patterns, but got the string {patterns!r}. "
-            f"Write `exclude=({patterns!r},)`."
-        )
+    check_patterns("exclude", patterns)
     matched: set[str] = set()
     for pattern in patterns:
         found = {name for name in names if fnmatchcase(name, pattern)}

@@ -166,6 +166,7 @@ def get_schedule(schedule: GenerationSchedule | Mapping[str, Any] | None) -> Gen
         schedule: A schedule or None, which are returned as they are, or the arguments of one.
 
     Raises:
+        TypeError: If it is something else.
         ValueError: If there is an argument of no schedule.
 
     Example:
@@ -174,6 +175,11 @@ def get_schedule(schedule: GenerationSchedule | Mapping[str, Any] | None) -> Gen
     """
     if schedule is None or isinstance(schedule, GenerationSchedule):
         return schedule
+    if not isinstance(schedule, Mapping):
+        raise TypeError(
+            "Expected argument `schedule` to be a `GenerationSchedule` or a dict of its arguments, such as "
+            f"{{'lr': [1.0, 0.5]}}, but got {schedule!r}."
+        )
     known = [field.name for field in fields(GenerationSchedule)]
     if unknown := sorted(set(schedule) - set(known)):
         raise ValueError(

@@ -77,6 +77,17 @@ class Settings:
         check_choice("optimizer", choices["optimizer"], ("new", "keep", "clear"))
         check_choice("lr_schedule", choices["lr_schedule"], ("restart", "continue"))
         check_patterns("exclude", exclude)
+        if not isinstance(choices["target"], str | None):
+            raise TypeError(f"Expected argument `target` to be the name of a submodule, but got {choices['target']!r}.")
+        if not isinstance(stop_at, Mapping | None):
+            raise TypeError(
+                f"Expected argument `stop_at` to give metrics goals, such as {{'val_acc': 0.9}}, but got {stop_at!r}."
+            )
+        listed: object = () if phases is None else phases
+        if not isinstance(listed, Sequence) or not all(isinstance(phase, Phase) for phase in listed):
+            raise TypeError(
+                f"Expected argument `phases` to be a list of phases, such as `[SlimFirst()]`, but got {phases!r}."
+            )
         goals = dict(stop_at or {})
         check_goals(goals)
         schedule = get_schedule(schedule)

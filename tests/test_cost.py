@@ -80,6 +80,8 @@ def test_a_network_that_looks_at_values_is_counted_with_data() -> None:
 
 
 def test_an_input_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(TypeError, match="Expected argument `model` to be a network"):
+        measure_cost(None, torch.zeros(1, 3))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Expected the network to run on `example_input`"):
         measure_cost(nn.Linear(3, 4), torch.ones(2, 5))
 

@@ -412,7 +412,7 @@ def test_patterns_that_match_nothing_are_refused() -> None:
         match_patterns(["head"], names)
     with pytest.raises(ValueError, match=r"'haed\.weight' matches none.*did you mean 'head\.weight'"):
         match_patterns(["haed.weight"], names)
-    with pytest.raises(ValueError, match=r"sequence of patterns, but got the string 'head\.\*'"):
+    with pytest.raises(TypeError, match=r"sequence of patterns, but got the string 'head\.\*'"):
         match_patterns("head.*", names)
 
 
@@ -422,6 +422,26 @@ def test_a_mask_of_another_network_is_refused() -> None:
         redraw(net, all_reset(nn.Linear(2, 2)), generation=2)
     with pytest.raises(ValueError, match=r"has shape \(2, 2\) for `weight` of shape \(3, 2\)"):
         redraw(nn.Linear(2, 3), all_reset(nn.Linear(2, 2)), generation=2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "sentence"),
+    [
+        ({"model": None}, TypeError, "`model` to be a network"),
+        ({"mask": None}, TypeError, "`mask` to be a mask, as `draw_mask` returns it, but got a NoneType"),
+        ({"mask": {"weight": torch.ones(2, 2)}}, TypeError, "`mask` .* got a dict. .*`Mask.from_tensors`"),
+        ({"seed": None}, ValueError, "`seed` to be a whole number"),
+        ({"seed": 1.5}, ValueError, "`seed` to be a whole number"),
+        ({"exclude": None}, TypeError, "`exclude` to be a sequence of patterns, but got None"),
+        ({"exclude": (5,)}, TypeError, "`exclude` to be a sequence of patterns, but got"),
+    ],
+    ids=str,
+)
+def test_nonsense_is_refused(wrong: dict[str, object], error: type[Exception], sentence: str) -> None:
+    layer = nn.Linear(2, 2)
+    arguments: dict[str, object] = {"model": layer, "mask": draw_mask(layer, "wels"), "generation": 2}
+    with pytest.raises(error, match=f"Expected argument {sentence}"):
+        redraw(**{**arguments, **wrong})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("generation", [0, -1, 1.5, True, "2"])

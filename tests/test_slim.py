@@ -185,6 +185,23 @@ def test_an_unstructured_mask_is_refused() -> None:
 def test_the_mask_of_another_network_is_refused() -> None:
     with pytest.raises(ValueError, match=re.escape("Expected `stem.weight` to have the shape (16, 3, 3, 3)")):
         extract_slim(Residual(8), draw(Residual(16), 0.5))
+    with pytest.raises(ValueError, match=r"kept channels of `.*`, which Linear does not have"):
+        extract_slim(nn.Linear(2, 2), draw(Residual(), 0.5))
+
+
+@pytest.mark.parametrize(
+    "mask", [None, {"stem.weight": torch.ones(16, 3, 3, 3, dtype=torch.bool)}], ids=["None", "dict"]
+)
+def test_what_is_no_mask_is_refused(mask: Any) -> None:
+    with pytest.raises(TypeError, match="Expected argument `mask` to be a mask, as `draw_mask` returns it"):
+        extract_slim(Residual(), mask)
+
+
+def test_an_example_input_that_does_not_fit_is_not_the_networks_fault() -> None:
+    network = Residual()
+    mask = draw(network, 0.5)
+    with pytest.raises(ValueError, match="Expected the network to run on `example_input`, but it failed"):
+        extract_slim(network, mask, example_input=torch.zeros(1, 5, 8, 8))
 
 
 def test_an_example_input_may_be_given_in_every_form() -> None:

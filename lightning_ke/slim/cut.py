@@ -51,8 +51,16 @@ def narrowing(model: nn.Module, structure: Structure) -> Callable[[Tensor], Tens
     Args:
         model: The dense network.
         structure: What is kept of each tensor.
+
+    Raises:
+        ValueError: If the structure was decided for a network with other tensors.
     """
     names = {id(tensor): name for name, tensor in _tensors(model)}
+    if missing := structure.cuts.keys() - set(names.values()):
+        raise ValueError(
+            f"Expected the mask to be drawn for this network, but it has kept channels of `{min(missing)}`, which "
+            f"{type(naming.unwrap(model)).__name__} does not have. Draw it anew by `draw_mask`."
+        )
 
     def convert(tensor: Tensor) -> Tensor:
         name = names.get(id(tensor))

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from lightning_ke.arguments import check_network
 from lightning_ke.flow.copies import private_copy
+from lightning_ke.masks import check_mask
 from lightning_ke.slim.cut import narrowing, tell_sizes
 from lightning_ke.slim.proof import verify_slim
 
@@ -29,7 +31,9 @@ def extract_slim(model: nn.Module, mask: Mask, example_input: Any = None, verify
         A new network that can be trained, copied and saved like any other.
 
     Raises:
-        ValueError: If the mask is not that of a structured split, or of another network.
+        TypeError: If `model` is no network or `mask` no mask.
+        ValueError: If the mask is not that of a structured split, or of another network, or if the network does not run
+            on the example input.
         SlimError: If the network's own code fixes a width, so that no smaller network of its class computes the same.
 
     Example:
@@ -43,6 +47,7 @@ def extract_slim(model: nn.Module, mask: Mask, example_input: Any = None, verify
         >>> extract_slim(network, mask)[0]
         Conv2d(3, 5, kernel_size=(3, 3), stride=(1, 1))
     """
+    check_network(model)
     structure = structure_of(mask)
     slim = private_copy(model, narrowing(model, structure))
     tell_sizes(slim, structure)
@@ -58,8 +63,10 @@ def structure_of(mask: Mask) -> Structure:
         mask: A mask of any split.
 
     Raises:
+        TypeError: If it is no mask.
         ValueError: If its split chooses weights, not channels.
     """
+    check_mask(mask)
     if mask.structure is None:
         raise ValueError(
             "Expected the mask of a structured split such as `kels`, but got one that keeps no whole channels: its fit "

@@ -17,6 +17,7 @@ from lightning_ke import naming
 from lightning_ke.flow.calls import replay_calls
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, tensors_in
+from lightning_ke.flow.registry import FlowError
 from lightning_ke.flow.running import entering, watching
 from lightning_ke.flow.trace import run_calls
 from lightning_ke.sharding import has_shards
@@ -50,7 +51,7 @@ def verify_slim(slim: nn.Module, model: nn.Module, mask: Mask, example_input: An
         example_input: As for `extract_slim`.
 
     Raises:
-        ValueError: If nothing says how the network is run.
+        ValueError: If nothing says how the network is run, or if it does not run in that way.
         SlimError: If the proof fails.
     """
     from lightning_ke.slim.extract import structure_of
@@ -63,7 +64,16 @@ def verify_slim(slim: nn.Module, model: nn.Module, mask: Mask, example_input: An
     refresh(slim_copy, dense_copy, structure)
     without_reset_hypothesis(dense_copy, structure)
     for train in (False, True) if structure.train_only else (False,):
-        found = difference(run_slim(slim_copy, calls, train=train), run_fit(dense_copy, structure, calls, train=train))
+        try:
+            expected = run_fit(dense_copy, structure, calls, train=train)
+        except FlowError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"Expected the network to run on `example_input`, but it failed ({_first_line(error)}). Pass a tensor, "
+                "a tuple of positional or a dict of keyword arguments that its forward accepts."
+            ) from error
+        found = difference(run_slim(slim_copy, calls, train=train), expected)
         if not found <= TOLERANCE:
             culprit = first_difference(slim_copy, dense_copy, structure, calls, train=train)
             raise SlimError(

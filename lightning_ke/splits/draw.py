@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
+from lightning_ke.arguments import check_network, check_seed
 from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below, join_name, named_modules, nearest_names, own_parameters, unwrap
 from lightning_ke.splits.base import Call, Split, SplitContext
@@ -45,6 +46,7 @@ def draw_mask(
         A bool tensor for every parameter, True where it is fit, by canonical name (packed, see `Mask`).
 
     Raises:
+        TypeError: If an argument is of the wrong type.
         ValueError: If an argument is wrong, or if the network has parameters that cannot be split or none that can.
 
     Source:
@@ -56,6 +58,8 @@ def draw_mask(
         >>> mask["0.weight"].sum()
         tensor(32)
     """
+    check_network(model)
+    check_seed(seed)
     chosen = get_split(split, rate, ops)
     calls = () if example_input is None else (as_call(example_input),)
     if chosen.needs_calls and not calls:
@@ -113,8 +117,11 @@ def check_splittable(context: SplitContext) -> None:
         context: The network and the target.
 
     Raises:
+        TypeError: If the target is no name.
         ValueError: If the target names no module, or if a parameter is uninitialised, parametrised, complex or integer.
     """
+    if not isinstance(context.target, str | None):
+        raise TypeError(f"Expected argument `target` to be the name of a submodule, but got {context.target!r}.")
     modules = dict(named_modules(context.model))
     if context.target and context.target not in modules:
         raise ValueError(

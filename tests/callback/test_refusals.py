@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ModelPruning, StochasticWeightAveraging
 from torch import nn
 
-from lightning_ke import KnowledgeEvolution
+from lightning_ke import KnowledgeEvolution, SlimFirst
 from tests.callback.modules import Classifier, make_trainer, train_loader, val_loader
 
 
@@ -40,6 +40,14 @@ def test_rates_outside_of_the_open_interval(rate: Any) -> None:
         ({"seed": -1}, r"Expected argument `seed` to be a whole number of at least 0 or None, but got -1"),
         ({"seed": 1.0}, r"Expected argument `seed` .* but got 1\.0"),
         ({"exclude": "model.*"}, r"Write `exclude=\('model\.\*',\)`"),
+        ({"exclude": None}, r"Expected argument `exclude` to be a sequence of patterns, but got None"),
+        ({"exclude": [5]}, r"Expected argument `exclude` to be a sequence of patterns, but got \[5\]"),
+        ({"target": 5}, r"Expected argument `target` to be the name of a submodule, but got 5"),
+        ({"stop_at": ["val_acc"]}, r"Expected argument `stop_at` to give metrics goals"),
+        ({"schedule": "lr"}, r"Expected argument `schedule` to be a `GenerationSchedule` or a dict"),
+        ({"phases": "slim-first"}, r"Expected argument `phases` to be a list of phases"),
+        ({"phases": [SlimFirst]}, r"Expected argument `phases` to be a list of phases"),
+        ({"phases": SlimFirst()}, r"Expected argument `phases` to be a list of phases"),
     ],
     ids=str,
 )

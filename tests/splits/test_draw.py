@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,3 +160,22 @@ def test_drawing_leaves_network_and_random_streams_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("seed", [None, "a", 1.5, -1, True])
+def test_seeds_are_whole_numbers(seed: Any) -> None:
+    with pytest.raises(ValueError, match="Expected argument `seed` to be a whole number of at least 0, but got"):
+        draw_mask(nn.Linear(4, 4), split="wels", seed=seed)
+
+
+@pytest.mark.parametrize("model", [None, dict(nn.Linear(2, 2).named_parameters())], ids=["None", "parameters"])
+def test_what_is_no_network_is_refused(model: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"Expected argument `model` to be a network \(a `torch.nn.Module`\), but got a"
+    ):
+        draw_mask(model, split="wels")
+
+
+def test_targets_are_names() -> None:
+    with pytest.raises(TypeError, match="Expected argument `target` to be the name of a submodule, but got 5"):
+        draw_mask(nn.Linear(4, 4), split="wels", target=5)  # type: ignore[arg-type]
