@@ -132,7 +132,7 @@ def _at_end(module: nn.Module, end: str, seen: Mapping[int, set[int]]) -> dict[s
 def _changed(module: nn.Module, seen: Mapping[int, set[int]]) -> dict[str, Guess]:
     """The attributes of one module that are a size which changes, or may be."""
     changed: dict[str, Guess] = {}
-    if type(module).__module__.startswith("torch.nn"):
+    if type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Unflatten):
         return changed  # torch's own layers are told their sizes when they are cut
     for attribute, value in vars(module).items():
         if attribute.startswith("_") or _OTHER_WORDS.search(attribute):

@@ -82,7 +82,7 @@ def decide_structure(
 
 
 def follow(model: nn.Module, calls: Sequence[Call], target: str | None = None) -> Trace:
-    """Follow the channels of a network, and the heads of attentions of which no channel can be dropped.
+    """Follow the channels of a network, also those of images made of vectors, and heads that are kept or dropped whole.
 
     Args:
         model: The network; it is not changed.
@@ -93,21 +93,33 @@ def follow(model: nn.Module, calls: Sequence[Call], target: str | None = None) -
         FlowError: If an operation has no rule or the network could not be run.
     """
     traced = trace(model, calls, target)
-    if not traced.stuck_heads:
-        return traced
-    names = ", ".join(sorted(traced.stuck_heads))
+    images: frozenset[str] = frozenset()
+    if traced.stuck_images:
+        other = _if_it_runs(model, calls, target, frozenset(), traced.stuck_images)
+        if other is not None:
+            traced, images = other, traced.stuck_images
+    if traced.stuck_heads:
+        traced = _if_it_runs(model, calls, target, traced.stuck_heads, images) or traced
+    return traced
+
+
+def _if_it_runs(
+    model: nn.Module, calls: Sequence[Call], target: str | None, heads: frozenset[str], images: frozenset[str]
+) -> Trace | None:
+    """Follow the channels in another way, if the network's code runs when it is cut in that way."""
+    names = ", ".join(sorted(heads or images))
     try:
-        heads = trace(model, calls, target, traced.stuck_heads)
+        traced = trace(model, calls, target, heads, images)
     except FlowError as error:
-        logger.info("All heads of %s stay, because an operation between them cannot be followed (%s).", names, error)
-        return traced
-    mark = heads.variables.mark()
-    structure = _structure(model, calls, heads, 0.5)
-    heads.variables.forget_since(mark)
+        logger.info("All channels of %s stay, because an operation there cannot be followed (%s).", names, error)
+        return None
+    mark = traced.variables.mark()
+    structure = _structure(model, calls, traced, 0.5)
+    traced.variables.forget_since(mark)
     if not runs_slim(model, calls, structure):
-        logger.info("All heads of %s stay, because the network's code needs as many as there are.", names)
-        return traced
-    return heads
+        logger.info("All channels of %s stay, because the network's code needs as many as there are.", names)
+        return None
+    return traced
 
 
 def _structure(

@@ -195,6 +195,16 @@ class Operation:
                     self.variables.join(found, own)
         return found
 
+    def see_image(self, layers: Iterable[Layer]) -> None:
+        """Note that the first of an argument's dimensions after the batch are channels, the others places.
+
+        Args:
+            layers: Its layers.
+        """
+        for layer in layers:
+            if id(layer) in self.tracer.divided:
+                self.tracer.stuck_images.add(self.tracer.divided[id(layer)][0])
+
     def pin(self, layers: Iterable[Layer]) -> None:
         """Keep all that some layers label.
 

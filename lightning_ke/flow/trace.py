@@ -48,6 +48,7 @@ class Trace:
         train_only: Canonical names of parameters that train mode alone reached.
         whole_heads: The heads of attentions that keep or drop whole ones: module, a variable of each head.
         stuck_heads: Canonical names of the attentions that have no channels of a head to choose from.
+        stuck_images: Canonical names of the modules that make images of vectors, followed as if they made heads.
     """
 
     variables: Variables
@@ -63,10 +64,15 @@ class Trace:
     train_only: tuple[str, ...]
     whole_heads: Sequence[tuple[str, Channels]]
     stuck_heads: frozenset[str]
+    stuck_images: frozenset[str]
 
 
 def trace(
-    model: nn.Module, calls: Sequence[Call], target: str | None = None, whole_heads: frozenset[str] = frozenset()
+    model: nn.Module,
+    calls: Sequence[Call],
+    target: str | None = None,
+    whole_heads: frozenset[str] = frozenset(),
+    images: frozenset[str] = frozenset(),
 ) -> Trace:
     """Follow the channels of a network through its calls: without data, or with data where its code looks at values.
 
@@ -75,12 +81,13 @@ def trace(
         calls: How it is run.
         target: Canonical name of the submodule to which cutting is limited.
         whole_heads: Canonical names of the attentions that keep or drop whole heads.
+        images: Canonical names of the modules that make images of flat vectors.
 
     Raises:
         FlowError: If an operation has no rule or the network could not be run.
     """
     try:
-        return _trace(model, calls, target, whole_heads, without_data)
+        return _trace(model, calls, target, whole_heads, images, without_data)
     except FlowError:
         raise
     except Exception as error:
@@ -93,7 +100,7 @@ def trace(
             f"failed ({failed}). Draw the mask in one process by `draw_mask` and give it as `FixedMask`."
         )
     try:
-        return _trace(model, calls, target, whole_heads, with_data)
+        return _trace(model, calls, target, whole_heads, images, with_data)
     except FlowError:
         raise
     except Exception as error:
@@ -141,10 +148,11 @@ def _trace(
     calls: Sequence[Call],
     target: str | None,
     whole_heads: frozenset[str],
+    images: frozenset[str],
     convert: Callable[[Tensor], Tensor],
 ) -> Trace:
     network = private_copy(naming.unwrap(model), convert)
-    tracer = Tracer(Variables(), whole_heads)
+    tracer = Tracer(Variables(), whole_heads, images)
     modules = dict(naming.named_modules(network))
     parameters = dict(naming.own_parameters(modules.items()))
     _refuse_other_numbers(parameters)
@@ -182,6 +190,7 @@ def _trace(
         train_only,
         tracer.heads,
         stuck_heads(tracer),
+        frozenset(tracer.stuck_images),
     )
 
 

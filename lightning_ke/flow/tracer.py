@@ -103,12 +103,23 @@ class Tracer(OperationMode):
     Args:
         variables: Where the joins are collected.
         whole_heads: Canonical names of the attentions that keep or drop whole heads.
+        images: Canonical names of the modules that make images of flat vectors.
     """
 
-    def __init__(self, variables: Variables, whole_heads: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        variables: Variables,
+        whole_heads: frozenset[str] = frozenset(),
+        images: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__()
         self.variables = variables
         self.whole_heads = whole_heads
+        self.images = images
+        #: Vectors that were divided into rows: the module, and the layer, by its identity.
+        self.divided: dict[int, tuple[str, Layer]] = {}
+        #: Modules that make images of flat vectors, of which each row is a place.
+        self.stuck_images: set[str] = set()
         #: Of every attention the module, and the variables of the channels that its values have in each head.
         self.values: list[tuple[str, Channels]] = []
         #: Of those that keep or drop whole heads the module, and a variable of each head.

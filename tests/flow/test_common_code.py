@@ -171,6 +171,20 @@ class Reversed(nn.Module):
         return self.head(self.body(x[..., torch.arange(7, -1, -1, device=x.device)]).relu())
 
 
+class Generator(nn.Module):
+    """Makes an image of a vector."""
+
+    def __init__(self, channels: int = -1) -> None:
+        super().__init__()
+        self.channels, self.vector, self.norm = channels, nn.Linear(10, 12 * 16), nn.BatchNorm2d(12)
+        self.body = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(12, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.vector(x).relu()
+        x = x.view(len(x), self.channels, 4, 4) if self.channels else x.view(len(x), 12, 4, 4)
+        return self.body(self.norm(x))
+
+
 def _between(*layers: nn.Module, width: int = 20) -> Callable[[], nn.Module]:
     """Layers between two convolutions."""
     return lambda: nn.Sequential(nn.Conv2d(3, 20, 3, padding=1), *layers, nn.Conv2d(width, 5, 1))
@@ -185,6 +199,15 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "logits divided by a tensor": (lambda: Attention(_as_tensor), (SEQUENCE,)),
     "as many heads as channels of each": (lambda: Attention(width=64, heads=8), (SEQUENCE,)),
     "a head as wide as all heads of a batch": (lambda: Attention(width=48), (SEQUENCE,)),
+    "generator": (Generator, (torch.zeros(2, 10),)),
+    "generator that knows its width": (lambda: Generator(12), (torch.zeros(2, 10),)),
+    "autoencoder": (
+        lambda: nn.Sequential(
+            nn.Flatten(), nn.Linear(192, 12), nn.Linear(12, 10 * 16), nn.ReLU(), nn.Unflatten(1, (10, 4, 4)),
+            nn.ConvTranspose2d(10, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 3, 1),
+        ),
+        (IMAGE,),
+    ),
     "gated linear unit": (_between(nn.GLU(1), width=10), (IMAGE,)),
     "activations": (_between(nn.LogSigmoid(), nn.RReLU()), (IMAGE,)),
     "circular padding": (_between(nn.Conv2d(20, 20, 3, padding=1, padding_mode="circular")), (IMAGE,)),
@@ -198,7 +221,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "fourier layer": (Spectral, (IMAGE,)),
     "blur": (Blur, (IMAGE,)),
     "reversed channels": (Reversed, (SEQUENCE,)),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -213,6 +236,14 @@ def test_slim_is_fit(name: str) -> None:
         shares.append(mask.fit_share)
     assert shares[0] <= shares[1] <= shares[2]
     assert shares[1] < 0.57
+
+
+def test_code_that_writes_out_how_many_channels_an_image_has_keeps_them(caplog: pytest.LogCaptureFixture) -> None:
+    network = Generator(0)
+    with caplog.at_level("INFO"):
+        slim: Any = ke.extract_slim(network, ke.draw_mask(network, "kels", rate=0.5, example_input=torch.zeros(2, 10)))
+    assert (slim.vector.out_features, slim.body[1].out_channels) == (192, 4)
+    assert "the network's code needs as many as there are" in caplog.text
 
 
 class Trained(nn.Module):

@@ -88,7 +88,7 @@ def test_code_that_names_the_number_of_heads_keeps_all(caplog: pytest.LogCapture
     network = Blocks(fixed=True)
     with caplog.at_level(logging.INFO):
         mask = draw_mask(network, "kels", 0.5, TOKENS)
-    assert "All heads of attentions.0, attentions.1 stay" in caplog.text
+    assert "All channels of attentions.0, attentions.1 stay" in caplog.text
     assert mask["attentions.0.qkv.weight"].all()
     assert extract_slim(network, mask).mlps[0][0].out_features == 10
 

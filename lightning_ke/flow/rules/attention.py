@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_ke.flow.labels import Layer, searched
+from lightning_ke.flow.labels import Layer, place, searched
 from lightning_ke.flow.registry import Operation
 from lightning_ke.flow.variables import Channels, read
 
@@ -34,8 +34,13 @@ def divide_heads(op: Operation, layer: Layer) -> Layer:
         The layer that labels it from now on.
     """
     row = layer.dims[-1]
+    flat = op.args[0].dim() == 2 and layer.dims[0] == 1
+    if flat and op.tracer.module in op.tracer.images:
+        return place(op.uniform(layer, 1), 1, len(layer.shape))
     if not op.tracer.keeps_whole_heads:
         op.uniform(layer, row)
+        if flat:
+            op.tracer.divided[id(layer)] = op.tracer.module, layer
         return layer
     channels = layer.array
     first = channels.take([0], row)

@@ -26,6 +26,7 @@ def _convolution(op: Operation) -> None:
     output, labels = op.outputs[0], op.labels(tensor)
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     beside = _beside(op, labels.layers)
+    op.see_image(labels.layers)
     entering = op.along(labels.layers, 1)
     lies_on: dict[int, Channels | None] = dict.fromkeys(range(2, weight.dim()))  # no position of a kernel is dropped
     if groups == 1 and not labels.uniform and 1 not in labels.loose:

@@ -25,6 +25,7 @@ aten = torch.ops.aten
 def _batch_norm(op: Operation) -> None:
     tensor, weight, bias, mean, variance = op.args[:5]
     layers = op.labels(tensor).layers
+    op.see_image(layers)
     variables = op.along(layers, 1)
     op.read(mean, {0: variables})
     op.read(variance, {0: variables})

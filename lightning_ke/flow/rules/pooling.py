@@ -85,6 +85,7 @@ def _resize(op: Operation, spatial: int) -> None:
     """The last `spatial` dimensions change; channels along them would be mixed, so they stay together."""
     tensor = op.args[0]
     layers = op.labels(tensor).layers
+    op.see_image(layers)
     first = tensor.dim() - spatial
     kept = []
     for layer in layers:
