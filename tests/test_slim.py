@@ -259,3 +259,32 @@ def test_several_calls_are_proved_each() -> None:
     mask = Mask.from_structure(structure, {name: tuple(p.shape) for name, p in network.named_parameters()})
     slim = extract_slim(network, mask)
     assert (slim["a"].stem.out_channels, slim["b"].stem.out_channels) == (4, 8)
+
+
+class Flipped(nn.Module):
+    """Turns its channels around in the slim network alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.shape[1] == 8 else x.flip(1)
+
+
+class Silent(nn.Module):
+    """Returns class numbers, or nothing that could be compared."""
+
+    def __init__(self, returned: str) -> None:
+        super().__init__()
+        self.stem, self.flip, self.head, self.returned = nn.Linear(5, 8), Flipped(), nn.Linear(8, 4), returned
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.head(self.flip(self.stem(x).tanh()))
+        return y.argsort(1) if self.returned == "numbers" else y[:, :0]
+
+
+@pytest.mark.parametrize("returned", ["numbers", "nothing"])
+def test_networks_that_return_nothing_continuous_are_proved_all_the_same(returned: str) -> None:
+    network = Silent(returned)
+    mask = draw(network, 0.5, torch.zeros(3, 5))
+    with pytest.raises(SlimError, match="Expected the slim network to compute"):
+        extract_slim(network, mask)
+    network.flip = nn.Identity()
+    extract_slim(network, mask)
