@@ -214,6 +214,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "channel shuffle": (_between(nn.ChannelShuffle(2)), (IMAGE,)),
     "convolutional lstm": (ConvLSTM, (torch.zeros(2, 3, 3, 6, 6),)),
     "mixture of experts": (Experts, (torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(0)),)),
+    "mixture of experts of which one sees nothing": (Experts, (SEQUENCE,)),
     "masked tokens": (MaskedTokens, (SEQUENCE, MASK)),
     "messages": (Messages, (torch.zeros(6, 5), torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]))),
     "temporal shift": (TemporalShift, (torch.zeros(2, 4, 3, 6, 6),)),

@@ -7,31 +7,46 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_ke.flow.dry import tensors
 from lightning_ke.flow.labels import Layer, along, compact, pinned
 from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.rules.elementwise import merge
 
 aten = torch.ops.aten
 
+_MASKS = (torch.bool, torch.uint8)
+
 
 @register_rule(aten.index)
 def _index(op: Operation) -> None:
     tensor, indices = op.args[0], op.args[1]
     layers = []
-    unknown = [dim for dim, index in enumerate(indices) if index is not None and index.is_meta]
+    covered, _ = _covered_dims(indices)
+    unknown = any(index is not None and index.is_meta for index in indices) or not op.outputs[0].numel()
     for layer in op.labels(tensor).layers:
-        if any(layer.shape[dim] > 1 for dim in unknown):  # picked by numbers that code computes
+        if not any(layer.shape[dim] > 1 for dim in covered):
+            # Whatever is picked, and if it is nothing: the same channels.
+            found = torch.ops.aten.index(torch.from_numpy(layer.array), _first_of_each(indices)).numpy()
+            layers.append(layer if found.shape == layer.shape else Layer(found, found.shape))
+        elif unknown:  # picked by numbers that code computes
             op.pin([layer])
-            continue
-        full = layer.over(tensor)
-        at = [None if index is None else _positions(index) for index in indices]
-        layers.append(compact(torch.ops.aten.index(full, at), search=True))
+        else:
+            at = [None if index is None else index.cpu() for index in indices]
+            layers.append(compact(torch.ops.aten.index(layer.over(tensor), at), search=True))
     _label_moved(op, tensor, layers)
 
 
-def _positions(index: Tensor) -> Tensor:
-    """The index itself; one without values stands at zero, which is right where no channels lie along it."""
-    return torch.zeros(index.shape, dtype=torch.long) if index.device.type == "meta" else index.cpu()
+def _first_of_each(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The first position along all dimensions that are indexed, in as many dimensions as the indices have."""
+    firsts: list[Tensor | None] = []
+    for index in indices:
+        if index is None:
+            firsts.append(None)
+        elif index.dtype in _MASKS:
+            firsts += [torch.zeros(1, dtype=torch.long)] * index.dim()
+        else:
+            firsts.append(torch.zeros((1,) * index.dim(), dtype=torch.long))
+    return firsts
 
 
 @register_rule(aten.index_select)
@@ -125,13 +140,22 @@ def _covered_dims(indices: Sequence[Tensor | None]) -> tuple[list[int], int]:
     covered: list[int] = []
     dim = rank = 0
     for index in indices:
-        masks = index is not None and index.dtype in (torch.bool, torch.uint8)
+        masks = index is not None and index.dtype in _MASKS
         width = index.dim() if index is not None and masks else 1
         if index is not None:
             covered += range(dim, dim + width)
             rank = max(rank, 1 if masks else index.dim())
         dim += width
     return covered, rank
+
+
+@register_rule(aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten.bincount)
+def _selected(op: Operation) -> None:
+    """What is returned depends on values: all channels that are looked at are kept."""
+    for tensor in tensors(op.args):
+        op.pin(op.labels(tensor).layers)
+    for output in op.outputs:
+        op.label(output, [])
 
 
 def _label_moved(op: Operation, tensor: Tensor, layers: list[Layer]) -> None:
