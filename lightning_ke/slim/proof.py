@@ -195,8 +195,7 @@ def run_fit(dense: nn.Module, structure: Structure, calls: Sequence[Call], *, tr
     """
     _set_mode(dense, train)
     with double_by_default():
-        outputs = run_calls(Reference(dense, structure), dict(naming.named_modules(dense)), calls, in_double)
-    return outputs
+        return run_calls(Reference(dense, structure), dict(naming.named_modules(dense)), calls, in_double)
 
 
 def first_difference(
