@@ -93,7 +93,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         True
     """
     while True:
-        if _PERHAPS_WRAPPED.isdisjoint(model._modules):
+        if _PERHAPS_WRAPPED.isdisjoint(model._modules.keys()):
             return model
         attribute = next((name for name in _WRAPPER_ATTRIBUTES if name in model._modules), None)
         if attribute is None and "module" in model._modules:
@@ -168,7 +168,7 @@ def own_buffers(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str,
 
 
 def _walk(module: nn.Module, name: str, found: dict[int, tuple[str, nn.Module]]) -> None:
-    if not _PERHAPS_WRAPPED.isdisjoint(module._modules):
+    if not _PERHAPS_WRAPPED.isdisjoint(module._modules.keys()):
         module = unwrap(module)
     if id(module) not in found:
         found[id(module)] = name, module

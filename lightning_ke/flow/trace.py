@@ -133,6 +133,16 @@ def _refuse_uncopyable(model: nn.Module) -> None:
         ) from error
 
 
+def _refuse_scripted(model: nn.Module, target: str | None) -> None:
+    """Refuse modules that `torch.jit` has compiled, by name: their tensors cannot be told apart, nor cut."""
+    for name, module in naming.named_modules(model):
+        if isinstance(module, torch.jit.ScriptModule) and naming.is_below(name, target):
+            raise FlowError(
+                f"Expected modules that run in Python, but `{name or 'the network'}` was compiled by `torch.jit`. Use "
+                "the module that it was compiled from, or choose a `target` without it."
+            )
+
+
 def _refuse_other_numbers(parameters: Mapping[str, Tensor]) -> None:
     """Refuse parameters that have no channels to follow, by name."""
     for name, parameter in parameters.items():
@@ -151,6 +161,7 @@ def _trace(
     images: frozenset[str],
     convert: Callable[[Tensor], Tensor],
 ) -> Trace:
+    _refuse_scripted(model, target)
     network = private_copy(naming.unwrap(model), convert)
     tracer = Tracer(Variables(), whole_heads, images)
     modules = dict(naming.named_modules(network))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import lightning_ke as ke
 from lightning_ke.flow import FlowError, Operation, decide_structure, register_rule
 from lightning_ke.flow.registry import _RULES
 from lightning_ke.masks import Mask
@@ -87,6 +88,18 @@ def test_a_network_that_looks_at_values_is_followed_with_data(caplog: pytest.Log
     assert "with data" in caplog.text
     assert structure.count("body.bias") == 4
     assert all(torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
+def test_a_scripted_module_is_named() -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(8, 8), nn.ReLU()))
+    network = nn.Sequential(nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 8)), scripted, nn.Linear(8, 2))
+    with pytest.raises(FlowError, match=r"`1` was compiled by `torch.jit`"):
+        structure_of(network, torch.zeros(1, 3))
+    mask = ke.draw_mask(network, "kels", rate=0.5, target="0", example_input=torch.zeros(1, 3))
+    assert not mask["0.0.weight"].all()
+    assert mask["1.0.weight"].all()
+    assert not ke.draw_mask(network, "wels", rate=0.5)["2.weight"].all()
 
 
 def test_a_network_that_does_not_run_says_so() -> None:
