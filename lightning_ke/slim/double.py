@@ -12,6 +12,13 @@ from torch import Tensor, nn
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.sharding import is_sharded
 
+aten = torch.ops.aten
+
+#: Operations that fill a tensor with random numbers, whatever it held.
+_RANDOM = frozenset(
+    {aten.rand, aten.randn, aten.rand_like, aten.randn_like, aten.normal_, aten.uniform_, aten.bernoulli_}
+)
+
 _LOWER = {
     **dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64),
     **dict.fromkeys((torch.complex64, torch.complex32), torch.complex128),
@@ -32,13 +39,24 @@ def in_double(tensor: Tensor) -> Tensor:
     return nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
 
 
-def raise_precision(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace a lower precision that an operation asks for (``x.float()`` in an attention) by double precision.
+def run_in_double(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Run an operation in double precision whatever its code asks for (``x.float()``), and without chance.
+
+    Two networks that draw random numbers for different numbers of channels could not be compared: one number takes
+    their place, and dropout drops nothing.
 
     Args:
-        kwargs: Keyword arguments of an operation.
+        func: The operator.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
     """
-    return {name: _LOWER.get(value, value) if name == "dtype" else value for name, value in kwargs.items()}
+    if func is aten.native_dropout.default:
+        return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
+    raised = {name: _LOWER.get(value, value) if name == "dtype" else value for name, value in kwargs.items()}
+    result = func(*args, **raised)
+    if func.overloadpacket in _RANDOM and result.is_floating_point():
+        result.fill_(0.5)
+    return result
 
 
 class Double(OperationMode):
@@ -46,7 +64,7 @@ class Double(OperationMode):
 
     def operate(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """See `OperationMode`."""
-        return func(*args, **raise_precision(kwargs))
+        return run_in_double(func, args, kwargs)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from lightning_ke.flow.dry import tensors
 from lightning_ke.flow.leaves import label_leaves
 from lightning_ke.flow.tracer import Kind, Tracer
 from lightning_ke.flow.variables import Variables, write
-from lightning_ke.slim.double import raise_precision
+from lightning_ke.slim.double import run_in_double
 from lightning_ke.structure import Structure
 
 aten = torch.ops.aten
@@ -93,7 +93,7 @@ class Reference(Tracer):
             entering: The tensors among its arguments.
             kind: What is known of the operator.
         """
-        return func(*args, **raise_precision(kwargs))
+        return run_in_double(func, args, kwargs)
 
     def finish(
         self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[Tensor]

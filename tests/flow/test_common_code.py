@@ -171,6 +171,20 @@ class Reversed(nn.Module):
         return self.head(self.body(x[..., torch.arange(7, -1, -1, device=x.device)]).relu())
 
 
+class Variational(nn.Module):
+    """Samples, and drops, in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 20))
+        self.decoder = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, spread = self.encoder(x).chunk(2, -1)
+        sample = mean + torch.randn_like(mean) * spread.exp() + torch.distributions.Normal(mean, spread.exp()).rsample()
+        return self.decoder(nn.functional.dropout(sample))
+
+
 class Generator(nn.Module):
     """Makes an image of a vector."""
 
@@ -201,6 +215,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "a head as wide as all heads of a batch": (lambda: Attention(width=48), (SEQUENCE,)),
     "generator": (Generator, (torch.zeros(2, 10),)),
     "generator that knows its width": (lambda: Generator(12), (torch.zeros(2, 10),)),
+    "variational autoencoder": (Variational, (SEQUENCE,)),
     "autoencoder": (
         lambda: nn.Sequential(
             nn.Flatten(), nn.Linear(192, 12), nn.Linear(12, 10 * 16), nn.ReLU(), nn.Unflatten(1, (10, 4, 4)),
