@@ -87,10 +87,12 @@ def _to_meta(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any]
 
 @contextmanager
 def quiet_world() -> Iterator[None]:
-    """Leave the random number generators, the grad mode and torch's attention shortcuts as they were."""
+    """Leave random number generators and grad mode as they were, and take no shortcuts through attention or LSTMs."""
     python_state = random.getstate()
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    one_operator = torch.backends.mkldnn.enabled  # for a whole LSTM
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # torch's descriptor is untyped
     try:
         with (
             torch.random.fork_rng(devices=[]),
@@ -100,6 +102,7 @@ def quiet_world() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+        torch.backends.mkldnn.enabled = one_operator
         random.setstate(python_state)
 
 

@@ -180,6 +180,7 @@ _SIZES: tuple[tuple[type[nn.Module], Callable[[Any, torch.Size], None]], ...] = 
     (nn.modules.batchnorm._NormBase, _teller("num_features", 0)),
     (nn.GroupNorm, _teller("num_channels", 0)),
     (nn.Embedding, _teller("embedding_dim", 1)),
+    (nn.EmbeddingBag, _teller("embedding_dim", 1)),
     (nn.PReLU, _teller("num_parameters", 0)),
 )
 

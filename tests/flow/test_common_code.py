@@ -50,6 +50,44 @@ class ConvLSTM(nn.Module):
         return self.head(hidden)
 
 
+class PackedLSTM(nn.Module):
+    """Sentences of different lengths, packed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(20, 16, padding_idx=0), nn.Linear(48, 3)
+        self.layer = nn.LSTM(16, 12, num_layers=2, bidirectional=True, batch_first=True)
+
+    def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
+        utils = nn.utils.rnn
+        packed = utils.pack_padded_sequence(self.words(words), lengths, batch_first=True, enforce_sorted=False)
+        steps, (hidden, _) = self.layer(packed)
+        mean = utils.pad_packed_sequence(steps, batch_first=True)[0].mean(1)
+        return self.head(torch.cat([mean, hidden[-2], hidden[-1]], 1))
+
+
+class Watchful(nn.Module):
+    """Looks at values, so that it is followed with data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.LSTM(5, 12, batch_first=True), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x if x.abs().max() < 9 else x / 9)[0][:, -1])
+
+
+class Bags(nn.Module):
+    """The words of each sentence are averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.body, self.head = nn.EmbeddingBag(20, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, words: Tensor, starts: Tensor) -> Tensor:
+        return self.head(self.body(self.words(words, starts)).relu())
+
+
 class Experts(nn.Module):
     """Each expert sees the tokens that chose it and writes its answers to their places."""
 
@@ -228,6 +266,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "circular padding": (_between(nn.Conv2d(20, 20, 3, padding=1, padding_mode="circular")), (IMAGE,)),
     "channel shuffle": (_between(nn.ChannelShuffle(2)), (IMAGE,)),
     "convolutional lstm": (ConvLSTM, (torch.zeros(2, 3, 3, 6, 6),)),
+    "packed lstm": (PackedLSTM, (torch.arange(10).view(2, 5), torch.tensor([5, 3]))),
+    "lstm followed with data": (Watchful, (SEQUENCE,)),
+    "bags of words": (Bags, (torch.arange(6), torch.tensor([0, 3]))),
     "mixture of experts": (Experts, (torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(0)),)),
     "mixture of experts of which one sees nothing": (Experts, (SEQUENCE,)),
     "masked tokens": (MaskedTokens, (SEQUENCE, MASK)),

@@ -162,7 +162,7 @@ def _heads(op: Operation, left: Tensor, right: Tensor) -> Channels | None:
     return range(0)
 
 
-@register_rule(aten.embedding)
+@register_rule(aten.embedding, aten._embedding_bag, aten._embedding_bag_forward_only)
 def _embedding(op: Operation) -> None:
     weight, output = op.args[0], op.outputs[0]
     op.pin(along(op.labels(weight).layers, 0))

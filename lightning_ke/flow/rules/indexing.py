@@ -158,6 +158,14 @@ def _selected(op: Operation) -> None:
         op.label(output, [])
 
 
+@register_rule(aten._pack_padded_sequence)
+def _pack(op: Operation) -> None:
+    """Steps and batch become one dimension; channels stay where they are."""
+    layers = op.labels(op.args[0]).layers
+    op.pin(layer for layer in layers if max(layer.shape[:2]) > 1)
+    op.label(op.outputs[0], [layer.without([0]) for layer in layers if max(layer.shape[:2]) == 1])
+
+
 def _label_moved(op: Operation, tensor: Tensor, layers: list[Layer]) -> None:
     op.pin(layer for layer in layers if layer.size == 1)
     op.label(op.outputs[0], [layer for layer in layers if layer.size > 1], like=[tensor])

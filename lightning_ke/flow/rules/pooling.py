@@ -110,6 +110,12 @@ def _reduce(op: Operation) -> None:
     _reduce_along(op, op.argument(1, "dim", None))
 
 
+@register_rule(aten._is_all_true, aten._is_any_true)
+def _checked(op: Operation) -> None:
+    """What `torch.distributions` asks of its arguments."""
+    op.label(op.outputs[0], [])
+
+
 @register_rule(aten.linalg_vector_norm, aten.norm)
 def _norm(op: Operation) -> None:
     _reduce_along(op, op.argument(2, "dim", None))
