@@ -328,8 +328,11 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """Let phases put weights back; remember the batch if statistics are to be re-estimated on the last ones."""
         if self._recorder is not None and not pl_module.automatic_optimization:
             self._finish_recording(trainer, pl_module)  # an optimizer behind Lightning's back announces no step
-        self._require_run().end_batch()
-        self._require_run().after_step(trainer, pl_module)
+        run = self._require_run()
+        run.end_batch()
+        run.after_step(trainer, pl_module)
+        if trainer.is_last_batch:
+            run.records.remember_training(trainer)
         self._validations.remember(batch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -168,12 +168,13 @@ def restart_neighbours(trainer: Trainer) -> None:
 
 
 def logged_too_late(trainer: Trainer) -> set[str]:
-    """Names of metrics whose values are those of the epoch before when our `on_train_epoch_end` runs.
+    """Names of metrics whose values are those of the epoch before, until our `on_train_epoch_end` has run.
 
     Args:
-        trainer: The Trainer at the end of an epoch; our callback is its first, and the module comes last.
+        trainer: The Trainer; our callback is its first, and the module comes last.
     """
-    return {result.meta.name for result in trainer._results.values() if result.meta.fx == "on_train_epoch_end"}
+    results = trainer.fit_loop.epoch_loop._results.values()
+    return {result.meta.name for result in results if result.meta.fx == "on_train_epoch_end"}
 
 
 def early_stopping_fired(trainer: Trainer) -> bool:

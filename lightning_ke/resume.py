@@ -145,7 +145,7 @@ class Resumption:
             pl_module: The module at the end of an epoch.
         """
         if self._run.resumed and self.idle:
-            pl_module.log_dict(self._run.records.metrics, logger=False)
+            self._run.records.tell(pl_module)
 
 
 def complete_progress(trainer: Trainer, checkpoint: Mapping[str, Any], validating: bool) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lightning_ke.compatibility import early_stopping_fired, logged_too_late, restart_neighbours
+from lightning_ke.compatibility import early_stopping_fired, restart_neighbours
 from lightning_ke.endings import FixedLength, GenerationEnd, reached
 from lightning_ke.generations import Clock, Plan
 from lightning_ke.loaders import rebuilds_iterator
@@ -298,10 +298,8 @@ class EvolutionRun:
             trainer: The Trainer at the end of an epoch.
             pl_module: The module.
         """
-        self.records.remember_metrics(trainer)
-        late = logged_too_late(trainer)
-        metrics = {name: value for name, value in self.records.metrics.items() if name not in late}
-        self._count_epoch(trainer, pl_module, metrics)
+        self.records.end_epoch(trainer)
+        self._count_epoch(trainer, pl_module, self.records.metrics)
 
     def _count_epoch(self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float] | None) -> None:
         """Count an epoch and close the generation if it ends; an epoch that is made up for has lost its metrics."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lightning_ke.compatibility import logged_too_late
 from lightning_ke.generations import Clock
 from lightning_ke.history import weight_magnitudes
 from lightning_ke.masks import Mask
@@ -26,6 +27,7 @@ class GenerationRecords:
         self.history: list[dict[str, Any]] = []
         self._scores: dict[str, Any] = {}
         self._rates: list[float] = []
+        self._told: set[str] = set()
         self._tables = GenerationTables()
 
     def open_generation(self) -> None:
@@ -51,8 +53,18 @@ class GenerationRecords:
             dense: Metrics of the dense network.
             fit: Metrics of the fit hypothesis.
         """
-        self._scores = {"dense": dense, "fit": fit, "epoch": int(trainer.current_epoch)}
+        self._scores |= {"dense": dense, "fit": fit, "epoch": int(trainer.current_epoch)}
         self.remember_metrics(trainer)
+
+    def remember_training(self, trainer: Trainer) -> None:
+        """Keep what the steps of an epoch have logged, which Lightning does not save and reduces at its end only.
+
+        Args:
+            trainer: The Trainer behind an epoch's last step; all ranks are together.
+        """
+        self._scores["training"] = self._known(
+            trainer, trainer.fit_loop.epoch_loop._results.metrics(on_step=False)["callback"]
+        )
 
     def remember_metrics(self, trainer: Trainer) -> None:
         """Keep what others monitor, which Lightning does not save.
@@ -60,12 +72,35 @@ class GenerationRecords:
         Args:
             trainer: The Trainer at the end of a validation or of an epoch.
         """
-        self._scores["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._scores["metrics"] = self._known(trainer, trainer.callback_metrics)
+
+    def end_epoch(self, trainer: Trainer) -> None:
+        """Keep what others monitor, now that Lightning has reduced what the steps have logged, too.
+
+        Args:
+            trainer: The Trainer at the end of an epoch.
+        """
+        self.remember_metrics(trainer)
+        self._scores["metrics"] = {**self._scores.pop("training", {}), **self._scores["metrics"]}
+
+    def _known(self, trainer: Trainer, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Metrics as numbers, without those that are of the epoch before."""
+        late = logged_too_late(trainer) - self._told
+        return {name: float(value) for name, value in metrics.items() if name not in late}
+
+    def tell(self, pl_module: LightningModule) -> None:
+        """Let others monitor the checkpoint's metrics at the end of its epoch, which Lightning does not know.
+
+        Args:
+            pl_module: The module at the end of an epoch.
+        """
+        pl_module.log_dict(self.metrics, logger=False)
+        self._told = set(self.metrics)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Every metric as it was at the last end of a validation or of an epoch."""
-        return dict(self._scores.get("metrics", {}))
+        """Every metric as it was at the last end of a validation or of an epoch, or behind an epoch's last step."""
+        return {**self._scores.get("metrics", {}), **self._scores.get("training", {})}
 
     def write(self, trainer: Trainer, pl_module: LightningModule, mask: Mask, clock: Clock, ended: str) -> None:
         """Write the generation's record, in place of the one that an interrupted run left of it.

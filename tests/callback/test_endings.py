@@ -81,12 +81,20 @@ def test_the_number_of_generations_ends_such_a_run(tmp_path: Path) -> None:
     assert ends(callback) == [(2, "plateau")] * 2
 
 
-def test_patience_survives_a_resume(tmp_path: Path) -> None:
+@pytest.mark.parametrize("monitor", ["scripted_val", "scripted_train"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"save_on_train_epoch_end": False}, {"every_n_train_steps": 3}],
+    ids=["epoch end", "validation end", "last batch"],
+)
+def test_patience_survives_a_resume(tmp_path: Path, options: dict[str, Any], monitor: str) -> None:
+    """Also from checkpoints that were written before Lightning had reduced what the epoch's steps logged."""
+
     def fit(folder: str, checkpoint: Path | None = None) -> tuple[Classifier, KnowledgeEvolution]:
         seed_everything(0 if checkpoint is None else 9)
         module = Scripted([(0.0, 1.0)] * 9)
-        callback = KnowledgeEvolution(end=Plateau("scripted_val", patience=3, least=1, most=5), seed=0)
-        saver = ModelCheckpoint(tmp_path / folder, filename="{epoch}", save_top_k=-1)
+        callback = KnowledgeEvolution(end=Plateau(monitor, patience=3, least=1, most=5), seed=0)
+        saver = ModelCheckpoint(tmp_path / folder, filename="{epoch}", save_top_k=-1, **options)
         trainer = make_trainer(tmp_path, max_epochs=8, callbacks=[callback, saver], enable_checkpointing=True)
         trainer.fit(module, train_loader(), val_loader(), ckpt_path=checkpoint)
         return module, callback

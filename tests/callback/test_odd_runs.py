@@ -25,7 +25,7 @@ def train(
     seed_everything(0 if checkpoint is None else 99)
     network = module()
     callback = KnowledgeEvolution(**{"epochs_per_generation": 2, "seed": 0, **kw.pop("arguments", {})})
-    saver = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+    saver = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, **kw.pop("saver", {}))
     callbacks = [callback, saver, *kw.pop("callbacks", [])]
     trainer = make_trainer(folder, max_epochs=6, callbacks=callbacks, enable_checkpointing=True, **kw)
     trainer.fit(network, loader(), val_loader(), ckpt_path=checkpoint)
@@ -93,6 +93,25 @@ class BringsItsData(Classifier):
 )
 def test_loaders_that_are_built_anew(tmp_path: Path, every: int, module: Any, loader: Callable[[], Any]) -> None:
     assert_resumes(tmp_path, module=module, loader=loader, reload_dataloaders_every_n_epochs=every)
+
+
+class LogsAtTheEnd(Classifier):
+    """Logs once more what the checkpoint's metrics name, too."""
+
+    def on_train_epoch_end(self) -> None:
+        self.log("epochs", float(self.current_epoch + 1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"save_on_train_epoch_end": False}, {"every_n_train_steps": 3}],
+    ids=["epoch", "validation", "batch"],
+)
+def test_a_module_that_logs_at_the_end_of_an_epoch(tmp_path: Path, options: dict[str, Any]) -> None:
+    whole = weights(train(tmp_path / "whole", module=LogsAtTheEnd, saver=options))
+    again = train(tmp_path / "again", tmp_path / "whole" / "epoch=2.ckpt", module=LogsAtTheEnd, saver=options)
+    assert same(whole, weights(again)) == []
+    assert float(again.trainer.callback_metrics["epochs"]) == 6.0
 
 
 def test_workers_that_live_through_several_epochs_keep_their_order_and_are_named(tmp_path: Path) -> None:
