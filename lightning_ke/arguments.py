@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 
-def check_whole(name: str, value: object, least: int) -> None:
-    """Refuse what is neither None nor a whole number that is large enough.
+def check_whole(name: str, value: object, least: int, *, optional: bool = True) -> None:
+    """Refuse what is no whole number that is large enough.
 
     Args:
         name: Name of the argument.
         value: What was given for it.
         least: The smallest number that is allowed.
+        optional: Whether None is allowed, too.
 
     Raises:
         ValueError: If it is something else; bools are no numbers here.
@@ -22,29 +23,13 @@ def check_whole(name: str, value: object, least: int) -> None:
         ...
         ValueError: Expected argument `generations` to be a whole number of at least 1 or None, but got 2.5.
     """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        or_none = " or None" if optional else ""
         raise ValueError(
-            f"Expected argument `{name}` to be a whole number of at least {least} or None, but got {value!r}."
+            f"Expected argument `{name}` to be a whole number of at least {least}{or_none}, but got {value!r}."
         )
-
-
-def check_seed(seed: object) -> None:
-    """Refuse what is no seed.
-
-    Args:
-        seed: What was given for it.
-
-    Raises:
-        ValueError: If it is no whole number from 0.
-
-    Example:
-        >>> check_seed(1.5)
-        Traceback (most recent call last):
-        ...
-        ValueError: Expected argument `seed` to be a whole number of at least 0, but got 1.5.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"Expected argument `seed` to be a whole number of at least 0, but got {seed!r}.")
 
 
 def check_network(model: object) -> None:

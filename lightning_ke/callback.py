@@ -252,7 +252,13 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         if self._settings.schedule is not None and not run.resumed:
             self._settings.schedule.scale(trainer, 1)
         self._require_resumption().before_first_sampler(trainer)
-        self._csv = free_path(Path(trainer.log_dir or trainer.default_root_dir) / "ke_history.csv")
+        folder = str(trainer.log_dir or trainer.default_root_dir)
+        self._csv = None if "://" in folder else free_path(Path(folder) / "ke_history.csv")
+        if self._csv is None:
+            rank_zero_info(
+                f"KnowledgeEvolution: no `ke_history.csv` is written, because {folder!r} is no folder of this machine. "
+                "`write_history_csv(callback.history, path)` writes one."
+            )
         example = self.example_input if self.example_input is not None else pl_module.example_input_array
         if example is not None and self._settings.split.needs_calls:
             # As Lightning itself hands an example input to a network of any precision, on any device.

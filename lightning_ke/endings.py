@@ -87,9 +87,9 @@ class _Watching(GenerationEnd):
     """Ends a generation by what the validation says, within a least and a greatest length."""
 
     def __init__(self, monitor: str, patience: int, least: int, most: int) -> None:
-        check_whole("patience", patience, least=1)
-        check_whole("least", least, least=1)
-        check_whole("most", most, least=least)
+        check_whole("patience", patience, least=1, optional=False)
+        check_whole("least", least, least=1, optional=False)
+        check_whole("most", most, least=least, optional=False)
         self.monitor = monitor
         self.patience = patience
         self.least = least

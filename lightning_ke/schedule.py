@@ -66,9 +66,9 @@ class GenerationSchedule:
                 "empty. Leave the schedule out, or give for example `lr=[1.0, 0.5]`."
             )
         for name in ("lr", "weight_decay", "augmentation"):
-            if any(value < 0 for value in getattr(self, name)):
+            if not all(isinstance(value, (int, float)) and value >= 0 for value in getattr(self, name)):
                 raise ValueError(
-                    f"Expected argument `{name}` to hold values of at least 0, but got {getattr(self, name)}."
+                    f"Expected argument `{name}` to hold numbers of at least 0, but got {getattr(self, name)}."
                 )
         for name in ("batch_size", "image_size"):
             if any(not isinstance(size, int) or size < 1 for size in getattr(self, name)):

@@ -192,7 +192,8 @@ def test_training_images_alone_get_smaller_before_and_after_they_are_read() -> N
     [
         ({}, "to change one of lr, weight_decay, batch_size"),
         ({"lr": 0.5}, r"Write \[0\.5\]"),
-        ({"lr": [-1.0]}, "`lr` to hold values of at least 0"),
+        ({"lr": [-1.0]}, "`lr` to hold numbers of at least 0"),
+        ({"lr": ["a"]}, "`lr` to hold numbers of at least 0"),
         ({"batch_size": [0]}, "`batch_size` to hold whole numbers"),
         ({"image_size": [32.5]}, "`image_size` to hold whole numbers"),
         ({"rate": [1.5]}, r"`rate` to be in \(0, 1\)"),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_ke.arguments import check_whole
 from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below
 from lightning_ke.optimizer_state import clear_entries
@@ -83,13 +84,13 @@ class Phase(ABC):
     postpones_redraw: ClassVar[bool] = False
 
     def __init__(self, begin: float = 0.0, end: float = 1.0, first_generation: int = 1) -> None:
-        if not 0 <= begin < end <= 1:
+        shares = all(isinstance(share, (int, float)) for share in (begin, end))
+        if not shares or not 0 <= begin < end <= 1:
             raise ValueError(
                 f"Expected `begin` and `end` of phase {self.name!r} to be shares of a generation with "
-                f"0 <= begin < end <= 1, but got {begin} and {end}. Give 0 and 0.25 for its first quarter."
+                f"0 <= begin < end <= 1, but got {begin!r} and {end!r}. Give 0 and 0.25 for its first quarter."
             )
-        if first_generation < 1:
-            raise ValueError(f"Expected argument `first_generation` to be at least 1, but got {first_generation}.")
+        check_whole("first_generation", first_generation, least=1, optional=False)
         self.begin, self.end, self.first_generation = begin, end, first_generation
 
     def holds(self, generation: int, epoch: int, horizon: int) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-from lightning_ke.arguments import check_network, check_seed
+from lightning_ke.arguments import check_network, check_whole
 from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below, join_name, named_modules, nearest_names, own_parameters, unwrap
 from lightning_ke.splits.base import Call, Split, SplitContext
@@ -59,7 +59,7 @@ def draw_mask(
         tensor(32)
     """
     check_network(model)
-    check_seed(seed)
+    check_whole("seed", seed, least=0, optional=False)
     chosen = get_split(split, rate, ops)
     calls = () if example_input is None else (as_call(example_input),)
     if chosen.needs_calls and not calls:

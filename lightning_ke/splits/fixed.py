@@ -28,7 +28,7 @@ class FixedMask(Split):
             checkpoint or file as for `load_mask`.
 
     Raises:
-        TypeError: If a tensor is not boolean.
+        TypeError: If it is something else, or a tensor is not boolean.
         ValueError: If the file holds no mask or, when the mask is drawn, if it belongs to another network.
 
     Example:
@@ -47,6 +47,11 @@ class FixedMask(Split):
         mask = self.mask
         if isinstance(mask, str | Path):
             mask = load_mask(mask)
+        elif not isinstance(mask, Mapping):
+            raise TypeError(
+                "Expected argument `mask` to be a mask, bool tensors by name or the path of a checkpoint, but got a "
+                f"{type(mask).__name__}."
+            )
         elif not isinstance(mask, Mask):
             mask = Mask.from_tensors(mask)
         # A frozen dataclass is filled in this way; from here on it is what was read, not where it came from.

@@ -138,6 +138,18 @@ def test_an_earlier_history_file_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.compat("Callbacks", "EarlyStopping", "works", note="its counters start over with each generation")
+def test_nothing_is_written_beside_a_folder_of_another_machine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO"):
+        callback = KnowledgeEvolution(generations=1, seed=0)
+        trainer = make_trainer("memory://runs", max_epochs=1, callbacks=[callback])
+        trainer.fit(Classifier(), train_loader(), val_loader())
+    assert "'memory://runs' is no folder of this machine" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_early_stopping_starts_over_with_each_generation(tmp_path: Path) -> None:
     """A redraw makes the loss worse; the counters of the generation before would end the run at once."""
 

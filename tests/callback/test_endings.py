@@ -185,6 +185,15 @@ def test_wrong_arguments_are_refused_by_the_constructor(arguments: dict[str, Any
         KnowledgeEvolution(**arguments)
 
 
+@pytest.mark.parametrize("kind", [Plateau, Overfit])
+@pytest.mark.parametrize("name", ["patience", "least", "most"])
+def test_policies_count_in_whole_numbers(kind: Any, name: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"Expected argument `{name}` to be a whole number of at least \d, but got None"
+    ):
+        kind(**{name: None})
+
+
 def test_lengths_and_a_policy_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`epochs_per_generation` to be None for generations that end by plateau"):
         run(tmp_path, Classifier(), 4, end="plateau", epochs_per_generation=2)

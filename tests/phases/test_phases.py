@@ -14,7 +14,7 @@ from torch.optim import SGD, AdamW
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ke import KnowledgeEvolution
-from lightning_ke.phases import Ascent, Dropped, Phase, Rescale, Scene, Sparse
+from lightning_ke.phases import Ascent, Dropped, Phase, Rescale, Scene, SlimFirst, Sparse
 from lightning_ke.splits import BottomUp, Dormant, Overlap
 
 
@@ -140,6 +140,10 @@ def test_an_ascent_that_cannot_be_is_refused(tmp_path: Path) -> None:
         Ascent(["net.0.*"]).enter(scene)
     with pytest.raises(TypeError, match="`layers` to be a sequence"):
         Ascent("net.*")
+    with pytest.raises(ValueError, match=r"0 <= begin < end <= 1, but got .* and None"):
+        SlimFirst(end=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`first_generation` to be a whole number of at least 1, but got 1\.5"):
+        SlimFirst(first_generation=1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="0 <= begin < end <= 1"):
         Sparse(0.5, begin=0.5, end=0.5)
 

@@ -46,6 +46,8 @@ def test_the_mask_of_a_structured_split_keeps_its_structure() -> None:
 
 
 def test_a_mask_that_is_no_bool_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Expected argument `mask` to be a mask, bool tensors .* but got a NoneType"):
+        FixedMask(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"mask of `0\.weight` to be a bool tensor"):
         FixedMask({"0.weight": torch.ones(6, 4)})
 
