@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_ke import naming
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, run, without_data
+from lightning_ke.flow.labels import Layer
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.flow.trace import Trace
 from lightning_ke.flow.tracer import SCALINGS, as_number
@@ -54,7 +55,7 @@ def lost_factors(
         cut_layers = [layer for layer in layers if not read(kept, layer.entries).all()]
         if dense != now and now and dense and cut_layers:
             inverse = operator.overloadpacket not in _MULTIPLICATIONS
-            write(factors, cut_layers[0].entries, now / dense if inverse else dense / now)
+            write(factors, max(cut_layers, key=_last).entries, now / dense if inverse else dense / now)
     for added, base in traced.companions:
         scaled = read(factors, base)
         if bool((scaled != 1).any()):
@@ -71,6 +72,11 @@ def lost_factors(
 
 
 _MULTIPLICATIONS = frozenset({torch.ops.aten.mul, torch.ops.aten.mul_})
+
+
+def _last(layer: Layer) -> int:
+    """The last dimension along which a layer has channels: learned queries may be fewer, before their channels."""
+    return layer.dims[-1]
 
 
 class _Scalars(OperationMode):

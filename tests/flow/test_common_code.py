@@ -33,6 +33,19 @@ class Attention(nn.Module):
         return self.head(x + self.linears[3](y))
 
 
+class LearnedQueries(nn.Module):
+    """Latent vectors attend to a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latents, self.stem, self.head = nn.Parameter(torch.randn(4, 16)), nn.Linear(5, 12), nn.Linear(16, 3)
+        self.attention = nn.MultiheadAttention(16, 2, kdim=12, vdim=12, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        latents, x = self.latents.repeat(len(x), 1, 1), self.stem(x)
+        return self.head(latents + self.attention(latents, x, x, need_weights=False)[0])
+
+
 class ConvLSTM(nn.Module):
     """A first hidden state of zeros is concatenated with what comes in."""
 
@@ -251,6 +264,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "logits divided by a tensor": (lambda: Attention(_as_tensor), (SEQUENCE,)),
     "as many heads as channels of each": (lambda: Attention(width=64, heads=8), (SEQUENCE,)),
     "a head as wide as all heads of a batch": (lambda: Attention(width=48), (SEQUENCE,)),
+    "learned queries": (LearnedQueries, (SEQUENCE,)),
     "generator": (Generator, (torch.zeros(2, 10),)),
     "generator that knows its width": (lambda: Generator(12), (torch.zeros(2, 10),)),
     "variational autoencoder": (Variational, (SEQUENCE,)),

@@ -39,6 +39,8 @@ def elementwise(op: Operation) -> None:
 def _through_parameter(op: Operation, tensors: Sequence[Tensor], layers: list[Layer]) -> list[Layer]:
     """A parameter that is added or multiplied is where a factor on the result can be put."""
     weights = [tensor for tensor in tensors if op.labels(tensor).weight and op.labels(tensor).layers]
+    if len(weights) == len(tensors) == 2 and op.operator.overloadpacket in _ADDITIONS:
+        op.accompany(*sorted(weights, key=Tensor.dim))  # the bias of what a layer makes of learned queries
     if len(weights) != 1 or len(tensors) != 2:
         return layers
     own = op.labels(weights[0]).layers
