@@ -2,8 +2,8 @@
 
 The reset hypothesis of every parameter is zero, and the dense forward runs as it is, knowing nothing of cuts: a dropped
 channel meets zero weights wherever it is read. Only where an operation averages over channels (LayerNorm, GroupNorm, a
-softmax or mean over channels) does a zero still count; there the slim network defines the fit hypothesis, and the
-operation is repeated here on the kept channels alone.
+softmax or mean over channels) or multiplies two activations does a zero still count; there the slim network defines the
+fit hypothesis, and the operation is repeated here on the kept channels alone.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ class Reference(Tracer):
             kwargs: Its keyword arguments.
             outputs: The tensors it returned; changed in place.
         """
+        if func.overloadpacket is aten.bmm:
+            self._sum_over_kept(args[0], args[1], outputs[0])
         if func.overloadpacket not in _AVERAGES:
             return
         kept = {id(tensor): self._positions(tensor) for tensor in tensors(args)}
@@ -126,6 +128,14 @@ class Reference(Tracer):
                 ]
                 output.zero_()
                 output[torch.meshgrid(*index, indexing="ij")] = result
+
+    def _sum_over_kept(self, left: Tensor, right: Tensor, output: Tensor) -> None:
+        """Channels that no weight reads (queries and keys of a linear attention) are summed over as an average is."""
+        if self.labels(left).weight or self.labels(right).weight:
+            return
+        one, other = self._positions(left)[2], self._positions(right)[1]
+        if one is not None and other is not None and torch.equal(one, other):
+            output.copy_(left.index_select(2, one) @ right.index_select(1, other))
 
     def kept_part(self, tensor: Tensor) -> Tensor:
         """The kept positions of a tensor of this run.

@@ -33,6 +33,33 @@ class Attention(nn.Module):
         return self.head(x + self.linears[3](y))
 
 
+class LinearAttention(nn.Module):
+    """Keys and queries are positive, also those of channels that nothing makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(5, 16), nn.Linear(16, 3)
+        self.queries, self.keys, self.values = (nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        queries, keys = (nn.functional.elu(layer(x)) + 1 for layer in (self.queries, self.keys))
+        weighted = queries @ (keys.transpose(1, 2) @ self.values(x))
+        return self.head(weighted / (queries @ keys.sum(1).unsqueeze(2)))
+
+
+class Unpooled(nn.Module):
+    """Maxima return to where they came from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, places = nn.functional.max_pool2d(self.stem(x), 2, return_indices=True)
+        return self.head(nn.functional.max_unpool2d(self.body(x), places, 2))
+
+
 class LearnedQueries(nn.Module):
     """Latent vectors attend to a sequence."""
 
@@ -264,6 +291,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "logits divided by a tensor": (lambda: Attention(_as_tensor), (SEQUENCE,)),
     "as many heads as channels of each": (lambda: Attention(width=64, heads=8), (SEQUENCE,)),
     "a head as wide as all heads of a batch": (lambda: Attention(width=48), (SEQUENCE,)),
+    "linear attention": (LinearAttention, (SEQUENCE,)),
+    "unpooling": (Unpooled, (IMAGE,)),
     "learned queries": (LearnedQueries, (SEQUENCE,)),
     "generator": (Generator, (torch.zeros(2, 10),)),
     "generator that knows its width": (lambda: Generator(12), (torch.zeros(2, 10),)),

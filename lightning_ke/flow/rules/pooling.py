@@ -65,6 +65,14 @@ def _sample(op: Operation) -> None:
     _resize(op, op.args[0].dim() - 2)
 
 
+@register_rule(aten.max_unpool2d, aten.max_unpool3d)
+def _unpool(op: Operation) -> None:
+    """Each channel is spread out by its own places."""
+    tensor, places = op.args[:2]
+    op.meet(op.channels(tensor, 1), op.channels(places, 1))
+    _resize(op, tensor.dim() - 2)
+
+
 @register_rule(aten.affine_grid_generator)
 def _grid(op: Operation) -> None:
     op.pin(op.labels(op.args[0]).layers)
