@@ -193,8 +193,8 @@ class EvolutionRun:
         """
         # A checkpoint of an epoch's last batch resumes behind that epoch's end, which is made up for here.
         while not self.clock.redraw_is_due and trainer.current_epoch > self.clock.first_epoch + self.clock.epochs:
-            self._count_epoch(trainer, pl_module, None)
-        opened = self.clock.redraw_is_due
+            self._count_epoch(trainer, pl_module, self.records.metrics)
+        opened = self.clock.redraw_is_due and not trainer.should_stop  # that end may have been the run's, too
         # A signal of the cluster may ask for a checkpoint at any moment. In the middle of this, some weights are
         # redrawn and some are not, and a reset may build on what was there.
         with deferred_signals():
@@ -301,19 +301,19 @@ class EvolutionRun:
         self.records.end_epoch(trainer)
         self._count_epoch(trainer, pl_module, self.records.metrics)
 
-    def _count_epoch(self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float] | None) -> None:
-        """Count an epoch and close the generation if it ends; an epoch that is made up for has lost its metrics."""
+    def _count_epoch(self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float]) -> None:
+        """Count an epoch and close the generation if it ends."""
         clock, policy = self.clock, self.policy
         clock.epochs += 1
         over = clock.epochs >= self.horizon
         ends = over
-        if metrics is not None and not isinstance(policy, FixedLength):
+        if not isinstance(policy, FixedLength):
             # The first rank decides for all: metrics that are not reduced differ from rank to rank.
             ends = bool(trainer.strategy.broadcast(policy.ends(clock.generation, clock.epochs, metrics)))
         if not ends:
             return
         clock.closed = clock.generation
-        done = bool(self.settings.stop_at) and metrics is not None and reached(self.settings.stop_at, metrics)
+        done = bool(self.settings.stop_at) and reached(self.settings.stop_at, metrics)
         done = bool(trainer.strategy.broadcast(done)) if self.settings.stop_at else False
         self._record(trainer, pl_module, "stop_at" if done else "length" if over else policy.reason)
         self.records.log(trainer)

@@ -107,6 +107,36 @@ def test_patience_survives_a_resume(tmp_path: Path, options: dict[str, Any], mon
         assert same(weights(whole), weights(again)) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"end": Plateau("scripted_train", patience=3, least=1, most=5)}, [(4, "plateau"), (4, "plateau")]),
+        ({"epochs_per_generation": 3, "stop_at": {"scripted_train": 0.0}}, [(3, "stop_at")]),
+    ],
+    ids=["policy", "goal"],
+)
+def test_an_epochs_end_behind_the_checkpoint_counts(
+    tmp_path: Path, arguments: dict[str, Any], expected: list[tuple[int, str]]
+) -> None:
+    """Lightning takes an epoch for done whose last step is in the checkpoint and that needs no validation."""
+
+    def fit(folder: str, checkpoint: Path | None = None) -> tuple[Classifier, KnowledgeEvolution]:
+        seed_everything(0 if checkpoint is None else 9)
+        module, callback = Scripted([(0.0, 1.0)] * 9), KnowledgeEvolution(**arguments, seed=0)
+        saver = ModelCheckpoint(tmp_path / folder, filename="{epoch}", save_top_k=-1, every_n_train_steps=3)
+        options: dict[str, Any] = {"callbacks": [callback, saver], "max_epochs": 9 if "stop_at" in arguments else 8}
+        trainer = make_trainer(tmp_path, check_val_every_n_epoch=2, enable_checkpointing=True, **options)
+        trainer.fit(module, train_loader(), val_loader(), ckpt_path=checkpoint)
+        return module, callback
+
+    whole, callback = fit("whole")
+    assert ends(callback) == expected
+    for epoch in (0, 2):
+        again, resumed = fit(f"again-{epoch}", tmp_path / "whole" / f"epoch={epoch}.ckpt")
+        assert ends(resumed) == expected
+        assert same(weights(whole), weights(again)) == []
+
+
 def test_a_policy_remembers_nothing_of_an_earlier_run(tmp_path: Path) -> None:
     """Also if the same callback, or the same policy in another callback, trains the next network."""
     policy = Plateau("scripted_val", patience=2, least=1, most=6)
