@@ -224,7 +224,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             rank_zero_info("KnowledgeEvolution: no generation ends in a `fast_dev_run`, so nothing will be redrawn.")
         # Trainer() without a length has 1000 epochs, one with `max_steps` or `max_time` has -1.
         epochs = int(-1 if trainer.max_epochs is None else trainer.max_epochs)
-        policy, plan = plan_run(self._end, self.generations, self.epochs_per_generation, epochs, trainer.fast_dev_run)
+        lengths = self.generations, self.epochs_per_generation, epochs
+        policy, plan = plan_run(self._end, *lengths, trainer.fast_dev_run, trainer.min_epochs)
         run = EvolutionRun(
             settings, policy, plan, choose_seed(self.seed, trainer), trainer.world_size, trainer.global_rank
         )
@@ -346,11 +347,14 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         run = self._require_run()
         self._require_resumption().end_epoch(pl_module)
         run.rng.release()
-        if self.mask is None and not trainer.fast_dev_run:
+        waiting = "by which the mask is drawn" if self.mask is None else ""
+        if not pl_module.automatic_optimization and (untold := run.phases.untold):
+            waiting = f"whose gradients {untold[0]!r} changes"
+        if waiting and not trainer.fast_dev_run:
             raise ValueError(
-                f"Expected an epoch of {type(pl_module).__name__} to run its network and to take an optimizer step, by "
-                "which the mask is drawn, but Lightning has seen none. With manual optimization step what "
-                "`self.optimizers()` returns, not `use_pl_optimizer=False`."
+                f"Expected an epoch of {type(pl_module).__name__} to run its network and to take an optimizer step, "
+                f"{waiting}, but Lightning has seen none. With manual optimization step what `self.optimizers()` "
+                "returns, not `use_pl_optimizer=False`."
             )
         # Lightning also ends an epoch that `max_steps`, `max_time` or a stop cut short: the generation is not over.
         over = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step

@@ -263,6 +263,7 @@ def plan_run(
     epochs: int | Sequence[float] | None,
     max_epochs: int,
     fast_dev_run: bool = False,
+    min_epochs: int | None = None,
 ) -> tuple[GenerationEnd, Plan | None]:
     """Decide what ends each generation of a run, and how many there are.
 
@@ -272,6 +273,7 @@ def plan_run(
         epochs: Epochs of each generation, a list of them or of shares of the run, or None.
         max_epochs: The Trainer's number of epochs, -1 for a run that something else ends.
         fast_dev_run: True for a run of a few batches, in which no generation ends and there is no plan.
+        min_epochs: The Trainer's least number of epochs.
 
     Raises:
         ValueError: If they contradict each other.
@@ -295,6 +297,13 @@ def plan_run(
     else:
         plan = plan_lengths(epochs, generations, max_epochs)
     assert plan.epochs is not None
+    if plan.generations is not None and max_epochs == -1:
+        length = sum(plan.epochs) if isinstance(plan.epochs, tuple) else plan.generations * plan.epochs
+        if (min_epochs or 0) > length:
+            raise ValueError(
+                f"Expected `min_epochs` to be at most {length}, after which the last generation ends the run, but got "
+                f"`min_epochs={min_epochs}`. Leave it out, or ask for longer or more generations."
+            )
     return FixedLength(plan.epochs), plan
 
 

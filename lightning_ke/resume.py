@@ -14,6 +14,7 @@ the end of an epoch or of a validation and between two batches, but:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,7 +55,7 @@ class Resumption:
         self._after_optimizers = trainer.strategy.restore_checkpoint_after_setup
         self._loader_states: list[dict[str, Any]] = []
         self._plateau_is_due = False
-        run.rng.generators = lambda: loader_generators(trainer)
+        run.rng.generators = partial(loader_generators, trainer)
 
     def _continued_generators(self) -> list[torch.Generator]:
         """Generators of the loaders that go on from epoch to epoch; one that is built anew begins with its own seed."""

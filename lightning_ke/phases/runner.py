@@ -21,6 +21,7 @@ class PhaseRunner:
     def __init__(self, phases: Sequence[Phase]) -> None:
         self.phases = tuple(phases)
         self._held = [False] * len(self.phases)
+        self._told = True
 
     def __bool__(self) -> bool:
         return bool(self.phases)
@@ -82,7 +83,7 @@ class PhaseRunner:
         for phase, held, holds in changes:
             if holds and not held:
                 phase.enter(scene)
-        self._held = due
+        self._held, self._told = due, False
 
     @torch.no_grad()
     def end_generation(self, scene: Scene) -> None:
@@ -98,8 +99,15 @@ class PhaseRunner:
     @torch.no_grad()
     def before_step(self, scene: Scene) -> None:
         """Let the phases that hold change the gradients."""
+        self._told = True
         for phase in self._now():
             phase.before_step(scene)
+
+    @property
+    def untold(self) -> list[str]:
+        """Names of the phases that wait for the steps of this epoch's optimizers, if none has been announced."""
+        waiting = [phase.name for phase in self._now() if type(phase).before_step is not Phase.before_step]
+        return [] if self._told else waiting
 
     @torch.no_grad()
     def after_step(self, scene: Scene) -> None:

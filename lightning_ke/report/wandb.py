@@ -51,6 +51,10 @@ class GenerationTables:
         self._tables: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self._defined: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
+    def __reduce__(self) -> tuple[type[GenerationTables], tuple[()]]:
+        """A copy, or what another process gets, has no runs yet: they cannot be copied."""
+        return GenerationTables, ()
+
     def log(self, loggers: Iterable[Any], history: Sequence[Mapping[str, Any]], scores: Iterable[str]) -> None:
         """Add the last generation; call it before its scores are logged, for which it sets the x axis.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,9 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         wandb.finish()
         wandb.teardown()
     assert [summary[name] for name in SCORES] == pytest.approx(expected(callback)[-1])
+    # What a fitted callback remembers of its W&B runs cannot be copied, and need not be.
+    for again in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
+        assert again.history == callback.history
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ModelPruning, StochasticWeightAveraging
 from torch import nn
 
-from lightning_ke import KnowledgeEvolution, SlimFirst
+from lightning_ke import Ascent, KnowledgeEvolution, SlimFirst
 from tests.callback.modules import Classifier, make_trainer, train_loader, val_loader
 
 
@@ -96,6 +96,13 @@ def test_a_trainer_without_epochs_needs_their_number(tmp_path: Path) -> None:
         max_epochs=-1,
         max_steps=5,
     )
+
+
+@pytest.mark.parametrize("lengths", [{"epochs_per_generation": 1}, {"epochs_per_generation": [1, 1]}], ids=str)
+def test_a_least_length_beyond_the_last_generation(tmp_path: Path, lengths: dict[str, Any]) -> None:
+    callback = KnowledgeEvolution(generations=2, **lengths)
+    message = "Expected `min_epochs` to be at most 2, .* but got `min_epochs=3`"
+    refused(tmp_path, Classifier(), [callback], message, max_epochs=-1, min_epochs=3)
 
 
 def test_two_callbacks(tmp_path: Path) -> None:
@@ -205,14 +212,18 @@ class StepsByItself(Classifier):
 
 
 def test_steps_behind_the_back_of_lightning(tmp_path: Path) -> None:
-    """They do where nothing depends on them; a split that judges by them says so after the first epoch."""
+    """They do where nothing depends on them; a split or phase that needs them says so after the first epoch."""
     callback = KnowledgeEvolution(generations=2)
     make_trainer(tmp_path, max_epochs=2, callbacks=[callback]).fit(StepsByItself(), train_loader(), val_loader())
     assert all(record["fit"] for record in callback.history)
-    trainer = make_trainer(tmp_path, max_epochs=4, callbacks=[KnowledgeEvolution(split="snip", generations=2)])
-    with pytest.raises(ValueError, match=r"With manual optimization step what `self\.optimizers\(\)` returns"):
-        trainer.fit(StepsByItself(), train_loader(), val_loader())
-    assert trainer.current_epoch == 0
+    for arguments, why in (
+        ({"split": "snip"}, "by which the mask is drawn"),
+        ({"phases": [Ascent(["model.0.*"])]}, "whose gradients 'ascent' changes"),
+    ):
+        trainer = make_trainer(tmp_path, max_epochs=4, callbacks=[KnowledgeEvolution(generations=2, **arguments)])
+        with pytest.raises(ValueError, match=rf"{why}.* step what `self\.optimizers\(\)` returns"):
+            trainer.fit(StepsByItself(), train_loader(), val_loader())
+        assert trainer.current_epoch == 0
 
 
 def test_the_module_is_left_clean_if_its_first_batch_fails(tmp_path: Path) -> None:
