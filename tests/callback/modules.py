@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -12,6 +13,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 CLASSES = 4
+
+
+def named(value: object) -> str:
+    """The name of a test's argument; without the addresses of objects, which differ in each process."""
+    return re.sub(r" at 0x\w+", "", str(value))
 
 
 def network(width: int = 8, dropout: float = 0.2) -> nn.Module:

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_ke import KnowledgeEvolution
 from lightning_ke.endings import Overfit, Plateau
-from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader, weights
+from tests.callback.modules import Classifier, make_trainer, named, same, train_loader, val_loader, weights
 
 
 class Scripted(Classifier):
@@ -208,7 +208,7 @@ def test_a_reached_goal_ends_the_run_with_its_generation(tmp_path: Path) -> None
             r"`score_fit` to be 'epoch' for generations that end by plateau",
         ),
     ],
-    ids=str,
+    ids=named,
 )
 def test_wrong_arguments_are_refused_by_the_constructor(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

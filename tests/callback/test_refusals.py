@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ModelPru
 from torch import nn
 
 from lightning_ke import Ascent, KnowledgeEvolution, SlimFirst
-from tests.callback.modules import Classifier, make_trainer, train_loader, val_loader
+from tests.callback.modules import Classifier, make_trainer, named, train_loader, val_loader
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.5, 1.5, math.nan, "0.5", True])
@@ -49,7 +49,7 @@ def test_rates_outside_of_the_open_interval(rate: Any) -> None:
         ({"phases": [SlimFirst]}, r"Expected argument `phases` to be a list of phases"),
         ({"phases": SlimFirst()}, r"Expected argument `phases` to be a list of phases"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_arguments_are_checked_by_the_constructor(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
@@ -79,7 +79,7 @@ def refused(tmp_path: Path, module: LightningModule, callbacks: list[Any], messa
         ({"exclude": ("model.*",)}, 10, r"every weight of the reset hypothesis is frozen, excluded"),
         ({"split": "wels", "norm": "reset"}, 10, r"norm"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_contradictions_with_module_and_trainer(
     tmp_path: Path, arguments: dict[str, Any], epochs: int, message: str
@@ -98,7 +98,7 @@ def test_a_trainer_without_epochs_needs_their_number(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("lengths", [{"epochs_per_generation": 1}, {"epochs_per_generation": [1, 1]}], ids=str)
+@pytest.mark.parametrize("lengths", [{"epochs_per_generation": 1}, {"epochs_per_generation": [1, 1]}], ids=named)
 def test_a_least_length_beyond_the_last_generation(tmp_path: Path, lengths: dict[str, Any]) -> None:
     callback = KnowledgeEvolution(generations=2, **lengths)
     message = "Expected `min_epochs` to be at most 2, .* but got `min_epochs=3`"
