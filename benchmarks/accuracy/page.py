@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,18 +15,18 @@ NOTE = """Written by `python -m benchmarks.accuracy {name}` from its setting's [
 not edit.
 
 Every arm is trained for the same number of epochs, unless its line below says otherwise; "training ops" compares what
-the training cost, that of a network which it begins from or learns from included. {rates}; weights were chosen on
-validation, too, and the test images were used once. `±` is the standard deviation over seeds; a difference is the mean
-over paired seeds with its 95 % interval (Student's t). It counts, and is in bold, only if the interval is above 0 and
-of at least {least} seeds; with one seed there is none. A test accuracy of one run has a standard error of about {error}
-points of its own.{calibration}
-"""
-CALIBRATION = """ NLL is the test images' cross-entropy, ECE their expected calibration error in per cent; both are
-means over the seeds."""
-TUNED = """Its learning rate is the best one on the validation images at seed {seed}: half as much and twice as much
-are no better there"""
-TRIED = "Validation accuracy of the dense network at the tuning seed."
-UNTUNED = "The learning rate is the same for all of them"
+the training cost, that of a network which it begins from or learns from included. {rates}
+Weights were chosen on validation, too, and the test images were used once. `±` is the standard deviation over seeds; a
+difference is the mean over paired seeds with its 95 % interval (Student's t). It counts, and is in bold, only if the
+interval is above 0 and of at least {least} seeds; with one seed there is none. A test accuracy of one run has a
+standard error of about {error} points of its own.{calibration}"""
+CALIBRATION = """ NLL is the test images' cross-entropy, ECE their expected
+calibration error in per cent; both are means over the seeds."""
+TUNED = """Its learning rate is the best one on
+the validation images at seed {seed}, where half as much and twice as much are no better; a variant has that of its
+original."""
+TRIED = "Validation accuracy of the dense network at the tuning seed. An arm with one rate has another arm's."
+UNTUNED = "The learning rate is\nthe same for all of them."
 
 
 def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
@@ -36,6 +37,10 @@ def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
         table: What `of_study` gave.
         folder: Where to write.
     """
+    tuned = set(table.loc[table["tuned"], "arm"])
+    left = [arm.name for arm in study.arms if arm.name not in tuned]
+    shown = {study.arms[0].name, *tuned}  # the first one is what all are compared with, be it trained or not
+    study = replace(study, arms=[arm for arm in study.arms if arm.name in shown])
     plot(study, table, folder / f"{study.name}.png")
     parts = [
         f"# {study.title}",
@@ -52,6 +57,7 @@ def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
         f"![Test accuracy of every arm, dense and slim, one dot per seed]({study.name}.png)",
         *([f"## What it says\n\n{study.findings}"] if study.findings else []),
         "## The arms\n\n" + "\n".join(f"- **{arm.name}**: {arm.meaning}" for arm in study.arms),
+        *([f"Not trained yet, or its learning rate not found: {', '.join(left)}."] if left else []),
         *([f"## Learning rates\n\n{TRIED}\n\n{tuning(study, table)}"] if len(study.rates) > 1 else []),
         "## How it was run\n\n" + how(study, table),
     ]
@@ -164,6 +170,8 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
             if network == "slim" and not arm.trains_slim:
                 continue
             values = 100 * _scores(tuned, arm.name, network)
+            if values.empty:
+                continue
             axes.scatter(values, [position + offset] * len(values), color=colour, s=18, label=label)
             label = None  # one entry in the legend
             axes.plot([values.mean()] * 2, [position + offset - 0.12, position + offset + 0.12], color=colour, lw=2)

@@ -174,6 +174,19 @@ def test_calibration_is_shown_where_it_was_measured():
 
 
 @pytest.mark.slow
+def test_a_page_names_the_arms_that_are_left(tmp_path):
+    ledger = Ledger(tmp_path / "tiny.csv", tmp_path / "jobs")
+    trial = study(arms=[LONG, SLIM], rates=(0.1,), seeds=(0,))
+    finished(ledger.folder, "slim-scratch-lr0.1-s0", 0.3)
+    page.write(trial, of_study(trial, ledger.update(trial)), tmp_path)
+    half = (tmp_path / f"{trial.name}.md").read_text()
+    assert "| slim-scratch | dense | 1 |" in half
+    assert "Not trained yet, or its learning rate not found: long." in half
+    finished(ledger.folder, "long-lr0.1-s0", 0.3)
+    page.write(trial, of_study(trial, ledger.update(trial)), tmp_path)
+    assert "Not trained yet" not in (tmp_path / f"{trial.name}.md").read_text()
+
+
 def test_a_tiny_study_is_run_stopped_and_written(tmp_path):
     tiny = [
         "experiment=smoke",
