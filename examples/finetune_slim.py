@@ -1,7 +1,7 @@
 """A slim network in other hands: read from its file with nothing but the dense network, fine-tuned like any other."""
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import nn
 
 import lightning_ke as ke
@@ -32,6 +32,7 @@ class Clothes(LightningModule):
 
 
 def main(epochs=2, path="slim.safetensors"):
+    seed_everything(0)
     data, evolution = EmbeddedDataModule(), ke.KnowledgeEvolution(ops=0.3, generations=2)
     dense = Clothes(build(), lr=0.05)
     Trainer(max_epochs=2 * epochs, callbacks=[evolution]).fit(dense, data)
