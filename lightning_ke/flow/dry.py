@@ -91,7 +91,8 @@ def quiet_world() -> Iterator[None]:
     python_state = random.getstate()
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    one_operator = torch.backends.mkldnn.enabled  # for a whole LSTM
+    # It has one operator for a whole LSTM. Not by its context manager `flags`, which warns of TF32 where there is none.
+    one_operator = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # torch's descriptor is untyped
     try:
         with (

@@ -18,11 +18,10 @@ from lightning_ke import KnowledgeEvolution
 from tests.callback.modules import CLASSES, Classifier, data, make_trainer, train_loader, val_loader
 
 
-class Begins(Classifier):
-    """Makes what it collects in when a validation starts."""
+class Collects(Classifier):
+    """Collects in each step what it logs at the end."""
 
-    def on_validation_start(self) -> None:
-        self.seen: list[Tensor] = []
+    seen: list[Tensor]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.seen.append(self(batch[0]).argmax(1) == batch[1])
@@ -30,6 +29,13 @@ class Begins(Classifier):
     def on_validation_epoch_end(self) -> None:
         self.log("val_acc", torch.cat(self.seen).float().mean())
         self.log("count", float(sum(map(len, self.seen))))
+
+
+class Begins(Collects):
+    """Makes what it collects in when a validation starts."""
+
+    def on_validation_start(self) -> None:
+        self.seen = []
 
 
 class Batches(Classifier):
@@ -52,19 +58,12 @@ class Batches(Classifier):
         self.val_acc.reset()
 
 
-class Ends(Classifier):
+class Ends(Collects):
     """Forgets what it has collected when a validation is over."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[Tensor] = []
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.seen.append(self(batch[0]).argmax(1) == batch[1])
-
-    def on_validation_epoch_end(self) -> None:
-        self.log("val_acc", torch.cat(self.seen).float().mean())
-        self.log("count", float(sum(map(len, self.seen))))
+        self.seen = []
 
     def on_validation_end(self) -> None:
         self.seen.clear()

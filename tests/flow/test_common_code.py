@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import lightning_ke as ke
+from tests.flow.networks import proved_shares
 
 SEQUENCE, IMAGE = torch.zeros(3, 7, 5), torch.zeros(2, 3, 8, 8)
 MASK = torch.arange(21).view(3, 7) % 3 == 0
@@ -327,15 +328,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_slim_is_fit(name: str) -> None:
     build, args = NETWORKS[name]
-    network = build()
-    shares = []
-    for rate in (0.3, 0.5, 0.8):
-        mask = ke.draw_mask(network, "kels", rate=rate, example_input=args)
-        slim = ke.extract_slim(network, mask)
-        assert sum(p.numel() for p in slim.parameters()) == sum(int(mask[key].sum()) for key in mask)
-        shares.append(mask.fit_share)
-    assert shares[0] <= shares[1] <= shares[2]
-    assert shares[1] < 0.57
+    assert proved_shares(build(), args)[1] < 0.57
 
 
 def test_code_that_writes_out_how_many_channels_an_image_has_keeps_them(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ke.flow import decide_structure
-from lightning_ke.masks import Mask
 from lightning_ke.slim import extract_slim
 from lightning_ke.splits.base import Call
 from tests.flow.networks import (
@@ -19,29 +18,18 @@ from tests.flow.networks import (
     HandWrittenAttention,
     Recurrent,
     SelfAttention,
+    draw,
+    proved_shares,
 )
 from tests.test_slim import missed_corruptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 
 
-def draw(network: nn.Module, rate: float, *args: Tensor) -> Mask:
-    structure = decide_structure(network, [Call("", args)], rate)
-    return Mask.from_structure(structure, {name: tuple(p.shape) for name, p in network.named_parameters()})
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_slim_is_fit(name: str) -> None:
     build, args = NETWORKS[name]
-    network = build()
-    shares = []
-    for rate in (0.3, 0.5, 0.8):
-        mask = draw(network, rate, *args)
-        slim = extract_slim(network, mask)
-        assert sum(p.numel() for p in slim.parameters()) == sum(int(mask[key].sum()) for key in mask)
-        shares.append(mask.fit_share)
-    assert shares[0] <= shares[1] <= shares[2]
-    assert shares[1] < 0.55
+    assert proved_shares(build(), args)[1] < 0.55
 
 
 @pytest.mark.parametrize("name", NETWORKS)
