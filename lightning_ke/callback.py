@@ -11,7 +11,6 @@ from typing import Any, Literal
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_ke.arguments import check_choice, check_whole
-from lightning_ke.capture import CallRecorder, call_of_example
 from lightning_ke.compatibility import (
     AnyNamespaceCallback,
     LightningModule,
@@ -31,7 +30,7 @@ from lightning_ke.report.wandb import log_files
 from lightning_ke.resets import Reset
 from lightning_ke.restart import install_horizon
 from lightning_ke.resume import Resumption
-from lightning_ke.run import EvolutionRun, state_of, take_up
+from lightning_ke.run import EvolutionRun, FirstDraw, state_of, take_up
 from lightning_ke.schedule import GenerationSchedule
 from lightning_ke.settings import Settings
 from lightning_ke.sharding import settle
@@ -149,7 +148,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self.example_input = example_input
         self.seed = seed
         self._run: EvolutionRun | None = None
-        self._recorder: CallRecorder | None = None
+        self._first_draw: FirstDraw | None = None
         self._resumption: Resumption | None = None
         self._validations = FitValidations(score_fit, fit_norm)
         self._fitting = False
@@ -233,7 +232,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             take_up(run, state_of(self._run), seed=self.seed)
         elif self._run is not None:
             rank_zero_info("KnowledgeEvolution: a new run begins; mask and history of the earlier one are forgotten.")
-        self._run, self._recorder, self._resumption = run, None, Resumption(trainer, run)
+        self._run, self._first_draw, self._resumption = run, FirstDraw(run), Resumption(trainer, run)
         self._validations.forget()
         if settings.schedule is not None:
             settings.schedule.check(trainer)
@@ -260,42 +259,12 @@ class KnowledgeEvolution(AnyNamespaceCallback):
                 f"KnowledgeEvolution: no `ke_history.csv` is written, because {folder!r} is no folder of this machine. "
                 "`write_history_csv(callback.history, path)` writes one."
             )
-        example = self.example_input if self.example_input is not None else pl_module.example_input_array
-        if example is not None and self._settings.split.needs_calls:
-            # As Lightning itself hands an example input to a network of any precision, on any device.
-            example = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(example))
-            run.split.calls = (call_of_example(pl_module, example, self._settings.target),)
-        run.split.take_up(pl_module, run.clock.generation, resumed=run.resumed)
-        if run.split.mask is not None:
-            return
-        run.split.check(pl_module)
-        if self._settings.split.needs_calls and not run.split.calls:
-            self._recorder = CallRecorder(pl_module)
-        elif self._settings.split.step_score is None:
-            run.draw(trainer, pl_module)
-
-    def _finish_recording(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the mask once the first batch has shown how the network is run."""
-        if self._recorder is not None and self._recorder.calls:
-            run = self._require_run()
-            run.split.calls, self._recorder = self._recorder.close(), None
-            if self._settings.split.step_score is None:
-                run.draw(trainer, pl_module)
+        self._require_first_draw().begin(trainer, pl_module, self.example_input)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Draw the mask at the latest before the first step changes a weight; let a split look at the gradients."""
-        run = self._require_run()
-        if self._recorder is not None:
-            self._finish_recording(trainer, pl_module)
-        if run.split.mask is None and self._recorder is None:
-            run.draw(trainer, pl_module)  # a split that needs gradients has waited for them
-        if self.mask is None:
-            raise ValueError(
-                f"Expected {type(pl_module).__name__} to run its network before the first optimizer step so that it "
-                "can be traced, but neither its `forward` nor a submodule with weights was called. Give "
-                "`KnowledgeEvolution(example_input=...)`."
-            )
-        run.before_step(trainer, pl_module, optimizer)
+        self._require_first_draw().before_step(trainer, pl_module)
+        self._require_run().before_step(trainer, pl_module, optimizer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the wall clock and warn of schedules that are longer than a generation."""
@@ -333,8 +302,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Let phases put weights back; remember the batch if statistics are to be re-estimated on the last ones."""
-        if self._recorder is not None and not pl_module.automatic_optimization:
-            self._finish_recording(trainer, pl_module)  # an optimizer behind Lightning's back announces no step
+        if not pl_module.automatic_optimization:
+            self._require_first_draw().hear(trainer, pl_module)  # an optimizer behind Lightning's back tells of no step
         run = self._require_run()
         run.end_batch()
         run.after_step(trainer, pl_module)
@@ -347,15 +316,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         run = self._require_run()
         self._require_resumption().end_epoch(pl_module)
         run.rng.release()
-        waiting = "by which the mask is drawn" if self.mask is None else ""
-        if not pl_module.automatic_optimization and (untold := run.phases.untold):
-            waiting = f"whose gradients {untold[0]!r} changes"
-        if waiting and not trainer.fast_dev_run:
-            raise ValueError(
-                f"Expected an epoch of {type(pl_module).__name__} to run its network and to take an optimizer step, "
-                f"{waiting}, but Lightning has seen none. With manual optimization step what `self.optimizers()` "
-                "returns, not `use_pl_optimizer=False`."
-            )
+        if not trainer.fast_dev_run:
+            self._require_first_draw().check_steps(pl_module)
         # Lightning also ends an epoch that `max_steps`, `max_time` or a stop cut short: the generation is not over.
         over = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if trainer.is_last_batch or not over:
@@ -409,8 +371,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Score the fit hypothesis on the batch."""
-        if self._recorder is not None:
-            self._finish_recording(trainer, pl_module)
+        if self._first_draw is not None:  # in a validation before any training there is none
+            self._first_draw.hear(trainer, pl_module)
         if self._validations.active is not None:
             self._validations.active.score_batch(trainer, pl_module, batch_idx, dataloader_idx)
 
@@ -472,15 +434,18 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             _log.error(advice)  # on every rank: each is cut off from the others
 
     def _stop_listening(self) -> None:
-        if self._recorder is not None:
-            self._recorder.close()
-            self._recorder = None
+        if self._first_draw is not None:
+            self._first_draw.close()
         if self._run is not None:
             self._run.end_batch()
 
     def _require_run(self) -> EvolutionRun:
         assert self._run is not None, "`setup` has not been called"
         return self._run
+
+    def _require_first_draw(self) -> FirstDraw:
+        assert self._first_draw is not None, "`setup` has not been called"
+        return self._first_draw
 
     def _require_resumption(self) -> Resumption:
         assert self._resumption is not None, "`setup` has not been called"

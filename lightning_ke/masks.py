@@ -60,7 +60,7 @@ class Mask(Mapping[str, Tensor]):
         entries: dict[str, Entry] = {}
         for name, shape in shapes.items():
             cut = structure.cuts.get(name)
-            whole = cut is None or all(axis < 0 for axis in cut.axes)
+            whole = cut is None or max(cut.axes, default=-1) < 0
             entries[name] = Whole(tuple(shape), True) if whole else Channels(tuple(shape), name, structure)
         return cls(entries, structure)
 

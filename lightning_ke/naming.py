@@ -168,11 +168,14 @@ def own_buffers(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str,
 
 
 def _walk(module: nn.Module, name: str, found: dict[int, tuple[str, nn.Module]]) -> None:
-    if not _PERHAPS_WRAPPED.isdisjoint(module._modules.keys()):
+    children = module._modules
+    if children and not _PERHAPS_WRAPPED.isdisjoint(children):
         module = unwrap(module)
+        children = module._modules
     if id(module) not in found:
         found[id(module)] = name, module
-        prefix = f"{name}." if name else ""
-        for child_name, child in module._modules.items():
-            if child is not None:
-                _walk(child, prefix + child_name, found)
+        if children:
+            prefix = f"{name}." if name else ""
+            for child_name, child in children.items():
+                if child is not None:
+                    _walk(child, prefix + child_name, found)

@@ -115,7 +115,7 @@ def without_data(tensor: Tensor) -> Tensor:
     """
     kind = type(tensor)
     if not tensor.is_floating_point() and not tensor.is_meta:
-        return tensor.detach().clone() if tensor.is_cpu else tensor.detach().cpu()
+        return tensor.clone() if tensor.is_cpu else tensor.cpu()
     empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
     if kind is nn.Parameter:
         return torch.Tensor._make_subclass(nn.Parameter, empty, tensor.requires_grad)  # several times as fast

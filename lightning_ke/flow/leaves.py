@@ -30,6 +30,7 @@ class Leaf:
         variables: Where its variables come from.
 
     Attributes:
+        shape: The tensor's shape.
         carries: Whether it may be cut along any dimension.
         dims: Its variables per dimension, None along a dimension that is always kept.
         reads: The dimensions that lie on channels which other tensors make; a factor on those is put there.
@@ -38,22 +39,23 @@ class Leaf:
         settled: Whether it has its variables.
     """
 
-    __slots__ = ("_shape", "_variables", "carries", "dims", "fixed", "met", "reads", "settled")
+    __slots__ = ("_variables", "carries", "dims", "fixed", "met", "reads", "settled", "shape")
 
     uniform, weight, heads = False, True, None
     loose: frozenset[int] = frozenset()
 
     def __init__(self, tensor: Tensor, inside: bool, variables: Variables) -> None:
-        self._shape, self._variables = tensor.shape, variables
-        self.carries = inside and any(size > 1 for size in tensor.shape)
-        self.fixed = not isinstance(tensor, nn.Parameter)
+        self.shape, self._variables = tensor.shape, variables
+        self.carries = inside and max(self.shape, default=1) > 1
+        # The type is asked first, because torch takes long to answer the other question.
+        self.fixed = type(tensor) is not nn.Parameter and not isinstance(tensor, nn.Parameter)
         self.reads: tuple[int, ...] = ()
         self.forget()
 
     def forget(self) -> None:
         """Be as if it had never entered an operation."""
         self.met, self.settled = False, not self.carries
-        self.dims: tuple[Channels | None, ...] = (None,) * len(self._shape)
+        self.dims: tuple[Channels | None, ...] = (None,) * len(self.shape)
 
     def settle(self, lies_on: Mapping[int, Channels | None] = _NOWHERE) -> None:
         """Give every dimension its variables.
@@ -63,10 +65,7 @@ class Leaf:
         """
         new, self.settled = self._variables.new, True
         self.dims = tuple(
-            [
-                lies_on[dim] if dim in lies_on else new(size) if size > 1 else None
-                for dim, size in enumerate(self._shape)
-            ]
+            [lies_on[dim] if dim in lies_on else new(size) if size > 1 else None for dim, size in enumerate(self.shape)]
         )
 
     def channels(self, dim: int) -> Channels | None:

@@ -189,7 +189,7 @@ def _trace(
             unreached = [name for name in unreached if not leaves[name].met]
     return Trace(
         tracer.variables,
-        {name: tensor.shape for name, tensor in held.items()},
+        {name: leaf.shape for name, leaf in leaves.items()},
         leaves,
         tracer.producers,
         tracer.groups,
