@@ -260,6 +260,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
                 "`write_history_csv(callback.history, path)` writes one."
             )
         self._require_first_draw().begin(trainer, pl_module, self.example_input)
+        self._validations.check(pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Draw the mask at the latest before the first step changes a weight; let a split look at the gradients."""

@@ -21,6 +21,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 
 from lightning_ke.fit_copy import plain_attributes, private_copy, redirect
+from lightning_ke.flow.dry import without_data
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_buffers, named_parameters
 from lightning_ke.recalibration import reestimate_norm, training_step_runner
@@ -216,6 +217,18 @@ class FitValidations:
         self._fit_norm = fit_norm
         self._scorer: FitScorer | None = None
         self._recent: deque[Any] = deque(maxlen=RECALIBRATION_BATCHES)
+
+    def check(self, pl_module: LightningModule) -> None:
+        """Refuse a module that cannot be copied before it is trained, not in its first validation.
+
+        Args:
+            pl_module: The LightningModule.
+
+        Raises:
+            ValueError: If it holds what cannot be copied.
+        """
+        if self._when:
+            private_copy(pl_module, without_data)
 
     def forget(self) -> None:
         """Let go of a copy that was cut by another mask, or belongs to another run."""

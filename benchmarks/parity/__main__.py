@@ -87,6 +87,7 @@ def ours(options: argparse.Namespace, seed: int, folder: Path) -> list[str]:
         f"trainer.check_val_every_n_epoch={options.epochs}",
         "trainer.enable_progress_bar=false",
         "threads=1",
+        "channels_last=true",
         f"seed={seed}",
         f"hydra.run.dir={folder.resolve()}",
     ]

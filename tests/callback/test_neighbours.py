@@ -132,6 +132,7 @@ def test_a_module_that_cannot_be_copied_is_told_what_to_do(tmp_path: Path) -> No
     trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[KnowledgeEvolution(generations=2, split="wels")])
     with pytest.raises(ValueError, match="use `score_fit=False`"):
         trainer.fit(Uncopyable(), train_loader(), val_loader())
+    assert trainer.global_step == 0
     trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[KnowledgeEvolution(generations=2)])
     with pytest.raises(RuntimeError, match="Expected Uncopyable to be copyable, so that its channels can be followed"):
         trainer.fit(Uncopyable(), train_loader(), val_loader())
