@@ -74,16 +74,7 @@ FOOTER = """
 Rotary embeddings multiply every head by one table of fixed width, and samvit's queries meet a table of positions, so
 no channel of a head can be dropped in vit_tiny_patch16_dinov3, qwen3_vit, gemma4_vit, deepseek_vit and samvit. They
 keep or drop whole heads instead, and the stream keeps the channels that stand beside them: of the 3 heads of
-vit_tiny_patch16_dinov3 1, 2 and 3 at the three rates. deepseek_vit's masks are new in this respect, and its slim
-networks have not been proved since.
-
-The columns *draw* and *memory* of these networks, the smallest of 52 million weights, are older, from slower code,
-and were measured as the least of three runs, pages of libraries' code among the memory: alexnet,
-beit_base_patch16_224, convnext_base, convnext_large, deepseek_vit_412m, efficientnet_b7, efficientnet_v2_l,
-gemma4_vit_167m, inception_resnet_v2, mobilenetv5_base, naflexvit_base_patch16_parfac_gap, nasnetalarge,
-pnasnet5large, regnet_x_16gf, regnet_x_32gf, regnet_y_128gf, regnet_y_16gf, regnet_y_32gf, resnet152,
-resnext101_32x8d, resnext101_64x4d, swin_b, swin_v2_b, vgg11, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn,
-vgg19, vgg19_bn, vit_b_16, vit_b_32, vit_h_14, vit_l_16, vit_l_32, wide_resnet101_2, wide_resnet50_2.
+vit_tiny_patch16_dinov3 1, 2 and 3 at the three rates.
 
 Where the mask keeps much more than the rate asks for:
 
