@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_ke.app.build import plain
 from lightning_ke.app.files import explained, replacing, write_text
 from lightning_ke.app.quiet import without_advice
 from lightning_ke.app.run_folder import RunFolder
@@ -22,9 +23,10 @@ from lightning_ke.app.slim_file import save_slim_file
 from lightning_ke.callback import KnowledgeEvolution
 from lightning_ke.cost import Cost, measure_cost
 from lightning_ke.history import plot_history
-from lightning_ke.masks import Mask
+from lightning_ke.masks import Mask, load_mask
+from lightning_ke.recalibration import recalibrate_norm
 from lightning_ke.report import NetworkRow, generation_table, network_table
-from lightning_ke.slim import SlimError
+from lightning_ke.slim import SlimError, extract_slim
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -61,13 +63,15 @@ class Outcome:
         load_best(task, self.best["dense"])
         networks = [self._row("dense", "dense", task)]
         dense = networks[0].cost
-        slim = self._slim_network()
+        mask = self._chosen_mask()
+        slim = self._slim_network(mask)
         slim_cost: Cost | None = None
         written = {"configuration": folder / "config.yaml", "checkpoints": folder / "checkpoints"}
-        if slim is not None:
+        if mask is not None and slim is not None:
             networks.append(self._row("slim", "fit", slim))
-            slim_cost = networks[-1].cost
-            written["slim network"] = self._save(slim)
+            # What it costs is true of all generations if they keep the same channels.
+            slim_cost = None if plain(config.generations.schedule or {}).get("rate") else networks[-1].cost
+            written["slim network"] = self._save(slim, mask)
         generations = generation_table(evolution.history, config.monitor, dense, slim_cost)
         tested = network_table(networks)
         written["tables"] = folder / "tables.md"
@@ -77,7 +81,7 @@ class Outcome:
             plot_history(evolution.history, config.monitor, path=temporary)
         # Last of all: who finds results finds everything.
         written["results"] = folder / "results.json"
-        write_text(written["results"], json.dumps(self._results(networks), indent=1))
+        write_text(written["results"], json.dumps(self._results(networks, mask), indent=1))
         print(f"\n{generations}\n\nChosen on validation ({config.monitor}), tested once:\n{tested}\n")
         width = max(map(len, written))
         for name, path in written.items():
@@ -91,30 +95,39 @@ class Outcome:
         cost = measure_cost(backbone(network), example_input(self.task, self.data))
         return NetworkRow(name, scores | test(self.config, network, self.data), cost)
 
-    def _slim_network(self) -> LightningModule | None:
+    @property
+    def _choice(self) -> ModelCheckpoint:
+        """What chose the weights of the slim network."""
+        return self.best.get("fit", self.best["dense"])
+
+    def _chosen_mask(self) -> Mask | None:
+        """The mask under which the slim network's weights were chosen; with a schedule of rates it need not be the last."""
+        path = self._choice.best_model_path
+        return load_mask(path) if path and self.evolution.mask is not None else self.evolution.mask
+
+    def _slim_network(self, mask: Mask | None) -> LightningModule | None:
         """The slim network of the weights that were chosen for it."""
-        if self.evolution.mask is None or self.evolution.mask.structure is None:
+        if mask is None or mask.structure is None:
             return None
-        load_best(self.task, self.best.get("fit", self.best["dense"]))
-        reestimate = self.config.generations.fit_norm == "reestimate"
+        load_best(self.task, self._choice)
         try:
-            slim: LightningModule = self.evolution.slim_network(
-                self.task, self.data.train_dataloader() if reestimate else None
-            )
+            slim = extract_slim(self.task, mask)
         except SlimError as error:  # the training is not lost for that
             print(f"\nThere is no slim network: {error}")
             return None
+        assert isinstance(slim, LightningModule)
+        if self.config.generations.fit_norm == "reestimate":
+            recalibrate_norm(slim, self.data.train_dataloader(), self.task)
         return slim
 
-    def _save(self, slim: LightningModule) -> Path:
+    def _save(self, slim: LightningModule, mask: Mask) -> Path:
         path = self.folder.path / "slim.safetensors"
-        assert self.evolution.mask is not None
         part = None if backbone(slim) is slim else "backbone"
         with explained(path):
-            save_slim_file(path, slim, self.evolution.mask, part, self.task.hparams.get("config"))
+            save_slim_file(path, slim, mask, part, self.task.hparams.get("config"))
         return path
 
-    def _results(self, networks: list[NetworkRow]) -> dict[str, Any]:
+    def _results(self, networks: list[NetworkRow], mask: Mask | None) -> dict[str, Any]:
         return {
             "history": self.evolution.history,
             "networks": {
@@ -126,7 +139,7 @@ class Outcome:
             "seconds": self.folder.seconds,
             "training_operations": round(self.operations),
             "environment": environment(self.device),
-            "mask": [] if self.evolution.mask is None else shares(self.evolution.mask),
+            "mask": [] if mask is None else shares(mask),
         }
 
 

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from lightning_ke.app.experiment import run
-from lightning_ke.callback import KnowledgeEvolution
+from lightning_ke.masks import load_mask
 from lightning_ke.slim import SlimError
 from lightning_ke.tasks import Classification
 from tests.app.commands import composed
@@ -139,10 +139,23 @@ def test_a_network_that_cannot_be_cut_is_reported_all_the_same(tmp_path, monkeyp
     def refuse(*_):
         raise SlimError("a width is fixed in `views.Net`")
 
-    monkeypatch.setattr(KnowledgeEvolution, "slim_network", refuse)
+    monkeypatch.setattr("lightning_ke.app.outcome.extract_slim", refuse)
     run(composed("experiment=smoke", *SHORT), tmp_path / "out")
     assert "There is no slim network: a width is fixed in `views.Net`" in capsys.readouterr().out
     assert (tmp_path / "out" / "tables.md").is_file()
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_slim_network_has_the_channels_under_which_it_was_chosen(tmp_path, capsys, mode):
+    """With a schedule of rates the last generation keeps others; in one of the two modes the first one is chosen."""
+    rates = "generations.schedule={rate:[0.8,0.3]}"
+    run(composed("experiment=smoke", *SHORT, rates, "monitor=val_loss", f"mode={mode}"), tmp_path / "out")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    mask = load_mask(tmp_path / "out" / "checkpoints" / "best-fit.ckpt")
+    kept = sum(int(mask[name].sum()) for name in mask)
+    assert results["networks"]["slim"]["parameters"] == kept
+    assert sum(round(entry["fit"] * mask[entry["name"]].numel()) for entry in results["mask"]) == kept
+    assert "fit parameters" not in capsys.readouterr().out  # they are not the same in all generations
 
 
 class Recorder(Logger):
