@@ -78,6 +78,10 @@ class ImageDataModule(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_whole("image_size", image_size, least=1, optional=False)
+        check_whole("eval_resize", eval_resize, least=1)
+        check_whole("memory_size", memory_size, least=1)
+        check_whole("batch_size", batch_size, least=1, optional=False)
         check_whole("padding", padding, least=0)
         check_whole("per_class", per_class, least=1)
         check_whole("seed", seed, least=0)
@@ -86,7 +90,7 @@ class ImageDataModule(LightningDataModule, ABC):
             raise ValueError(
                 f"Expected argument `label_noise` to be in [0, 1), but got {label_noise}. It is a share of labels."
             )
-        self.image_size = _positive("image_size", image_size)
+        self.image_size = image_size
         self.eval_resize = round(image_size * 256 / 224) if eval_resize is None else eval_resize
         self.memory_size = round(image_size * 1.5) if memory_size is None else memory_size
         for name, value in (("eval_resize", self.eval_resize), ("memory_size", self.memory_size)):
@@ -95,13 +99,20 @@ class ImageDataModule(LightningDataModule, ABC):
                     f"Expected argument `{name}` to be at least `image_size`, {image_size} px, but got {value}. "
                     "Raise it, or leave it out for the default."
                 )
-        low, high = crop_scale
+        low, high = crop_scale if len(crop_scale) == 2 else (0, 0)
         if not 0 < low <= high <= 1:
             raise ValueError(
                 f"Expected argument `crop_scale` to be two shares of the area in (0, 1], the smaller first, "
                 f"but got {tuple(crop_scale)}. Give for example [0.08, 1.0]."
             )
-        self.batch_size = _positive("batch_size", batch_size)
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, self.in_channels) or (name == "std" and not all(value > 0 for value in values)):
+                more = ", greater than 0" if name == "std" else ""
+                raise ValueError(
+                    f"Expected argument `{name}` to be a number for each of {self.in_channels} channels, or one for all"
+                    f"{more}, but got {tuple(values)}."
+                )
+        self.batch_size = batch_size
         self.crop_scale = (low, high)
         self.flip = flip
         self.mean, self.std = tuple(mean), tuple(std)
@@ -168,6 +179,21 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"(label_noise={self.label_noise}, seed {self.seed})."
             )
         return images, labels
+
+    def refuse_class_options(self, why: str) -> None:
+        """Refuse options that choose or change labels of one class for each image; for sets whose labels are others.
+
+        Args:
+            why: What the labels are instead.
+
+        Raises:
+            ValueError: If `per_class` or `label_noise` was given.
+        """
+        if self.per_class is not None or self.label_noise:
+            raise ValueError(
+                f"Expected arguments `per_class` and `label_noise` to be left out, because {why}, but got "
+                f"per_class={self.per_class} and label_noise={self.label_noise}."
+            )
 
     def crop(self, part: str) -> Crop:
         """How the images of a part are cut.
@@ -269,9 +295,3 @@ class ImageDataModule(LightningDataModule, ABC):
         """Whether the module in training has a loss that asks for a second image of each image's class."""
         module = getattr(self.trainer, "lightning_module", None)
         return bool(getattr(getattr(module, "loss", None), "needs_pairs", False))
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}.")
-    return value

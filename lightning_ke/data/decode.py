@@ -46,10 +46,7 @@ class ListedImages:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
-        with Image.open(self.files[index]) as image:
-            return self.transform(image), self.targets[index]
+        return self.transform(open_image(self.files[index])), self.targets[index]
 
 
 @dataclass(frozen=True)
@@ -79,12 +76,20 @@ class Undecoded(Sequence[Tensor]):
         try:
             image: Tensor = self.dataset[position][0]
         except OSError as error:
-            files = getattr(self.dataset, "files", getattr(self.dataset, "_image_files", None))
-            which = f"number {position} of the list" if files is None else repr(str(files[position]))
             raise DataNotFoundError(
-                f"Expected image {which} to be readable, but it is not: {error}. Download or unpack the images again."
+                f"Expected image {self._name(position)} to be readable, but it is not: {error.strerror or error}. "
+                "Replace it, or download or unpack the images again."
             ) from error
         return image
+
+    def _name(self, position: int) -> str:
+        """What to call an image of the data set."""
+        # Ours, ImageFolder's, and what others of torchvision's have.
+        for attribute in ("files", "samples", "_image_files", "_images"):
+            if hasattr(self.dataset, attribute):
+                entry = getattr(self.dataset, attribute)[position]
+                return repr(str(entry[0] if isinstance(entry, tuple) else entry))
+        return f"number {position} of the list"
 
     def choose(self, chosen: Tensor) -> Undecoded:
         """Some of the images.
@@ -100,6 +105,19 @@ class Undecoded(Sequence[Tensor]):
             return list(threads.map(self.__getitem__, range(len(self))))
 
 
+def open_image(path: str | Path) -> Image.Image:
+    """Read an image file with the pixels that it holds; torchvision's own loader makes 16 bits white.
+
+    Args:
+        path: The file.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
 def to_memory(side: int) -> Callable[[Image.Image], Tensor]:
     """A transform for torchvision's data sets: reduce an image and make a tensor of it.
 
@@ -107,18 +125,30 @@ def to_memory(side: int) -> Callable[[Image.Image], Tensor]:
         side: What the shorter side is reduced to, in pixels; smaller images are kept as they are.
 
     Returns:
-        A function from an image to a uint8 tensor of shape (H, W, 3).
+        A function from an image to a uint8 tensor of shape (H, W, 3). Of 16 bits it keeps the upper eight; it raises
+        OSError for numbers without a known range.
     """
 
     def transform(image: Image.Image) -> Tensor:
         shorter = min(image.size)
-        image = image.convert("RGB")
+        image = _of_bytes(image).convert("RGB")
         if shorter > side:
             width, height = (max(side, round(length * side / shorter)) for length in image.size)
             image = image.resize((width, height), resample=2)  # 2: bilinear, over the whole area of a pixel
         return torch.from_numpy(np.array(image))
 
     return transform
+
+
+def _of_bytes(image: Image.Image) -> Image.Image:
+    """An image with numbers from 0 to 255; Pillow would cut larger ones off."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # older Pillows say "I"
+        from PIL import Image
+
+        return Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise OSError(f"nothing says what range its numbers (mode {image.mode}) have; save it with 8 or 16 bits")
+    return image
 
 
 def labels_of(dataset: Any) -> Tensor:

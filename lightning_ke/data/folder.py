@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_ke.data.decode import DataNotFoundError, LabelledImages
+from lightning_ke.data.decode import DataNotFoundError, LabelledImages, open_image
 from lightning_ke.data.pictures import PictureDataModule, check_share
 from lightning_ke.extras import import_extra
 
@@ -25,7 +25,8 @@ class FolderDataModule(PictureDataModule):
 
     Raises:
         DataNotFoundError: From `setup`, if a part or its images are not there.
-        ValueError: From `setup`, if a part has other classes than ``train``.
+        ValueError: From `setup`, if a part has other classes than ``train``, or there is a folder ``val`` and a
+            `val_share`, too.
     """
 
     title: ClassVar[str] = "this folder"
@@ -37,6 +38,19 @@ class FolderDataModule(PictureDataModule):
         super().__init__(root, **options)
         check_share(val_share)
         self.val_share = val_share
+
+    def setup(self, stage: str) -> None:
+        """Read the parts that a stage needs.
+
+        Args:
+            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+        """
+        if self.val_share is not None and (self.root / "val").is_dir():
+            raise ValueError(
+                f"Expected argument `val_share` to be None, because {str(self.root / 'val')!r} is there, "
+                f"but got {self.val_share}. Leave it out, or move that folder away."
+            )
+        super().setup(stage)
 
     @cached_property
     def classes(self) -> list[str]:
@@ -65,9 +79,12 @@ class FolderDataModule(PictureDataModule):
             )
         datasets = import_extra("torchvision.datasets", "app")
         try:
-            opened: LabelledImages = datasets.ImageFolder(self.root / part, transform=transform)
-        except FileNotFoundError as error:
-            raise self._not_found(part) from error
+            opened: LabelledImages = datasets.ImageFolder(self.root / part, transform=transform, loader=open_image)
+        except FileNotFoundError as error:  # it names the classes
+            raise DataNotFoundError(
+                f"Expected images in every folder of {str(self.root / part)!r}, but torchvision says: {error}. Put "
+                "images there, or remove the folder in every part."
+            ) from error
         return opened
 
     def _classes(self, part: str) -> list[str]:

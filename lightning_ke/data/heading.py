@@ -29,10 +29,9 @@ class HeadingDataModule(LightningDataModule):
 
     Args:
         images: Where the images come from; its crops apply before the turn, but for mirroring, which it must not do.
-        **options: None; they belong to `images`.
 
     Raises:
-        ValueError: If the images are mirrored.
+        ValueError: If the images are mirrored, or their labels, which nobody looks at, are to be wrong.
     """
 
     #: One angle.
@@ -44,6 +43,11 @@ class HeadingDataModule(LightningDataModule):
             raise ValueError(
                 "Expected argument `images` not to mirror its images, because a mirrored one is turned the other way "
                 "round, but its `flip` is True. Build it with `flip=False`."
+            )
+        if images.label_noise:
+            raise ValueError(
+                f"Expected argument `images` to have no wrong labels, because an angle takes their place, but its "
+                f"`label_noise` is {images.label_noise}. Leave it out."
             )
         self.images = images
         self.in_channels = images.in_channels

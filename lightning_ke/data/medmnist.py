@@ -36,7 +36,7 @@ class MedMNISTDataModule(ImageDataModule):
         **options: Further options of `ImageDataModule`.
 
     Raises:
-        ValueError: If there is no such 2-d set, or classes of a multi-label set are to be balanced.
+        ValueError: If there is no such 2-d set, or classes of a multi-label set are to be balanced, few or wrong.
         DataNotFoundError: From `setup`, if the file is not there.
 
     Source:
@@ -63,7 +63,9 @@ class MedMNISTDataModule(ImageDataModule):
         self.info: dict[str, Any] = known[dataset]
         self.in_channels = int(self.info["n_channels"])
         defaults = {"image_size": size, "mean": half[: self.in_channels], "std": half[: self.in_channels]}
-        super().__init__(flip=flip, **{**defaults, **options})
+        options = {**defaults, **options}
+        # What the authors evaluate is the whole image.
+        super().__init__(flip=flip, **{"eval_resize": options["image_size"], **options})
         self.root = Path(root)
         self.dataset = dataset
         self.size = size
@@ -73,6 +75,8 @@ class MedMNISTDataModule(ImageDataModule):
                 f"Expected argument `balanced` to be False for {dataset!r}, in which an image has several labels, but "
                 "got True. Weigh the rare labels in the loss: `torch.nn.BCEWithLogitsLoss(pos_weight=...)`."
             )
+        if self.multi_label:
+            self.refuse_class_options(f"an image of {dataset!r} has several labels")
         self.balanced = balanced
         self.download = download
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,7 +82,7 @@ class PictureDataModule(ImageDataModule):
         self.download = download
         self.val_share = self.held_out if val_share is None else val_share
         self.lazy = lazy
-        self._positions = cache(self._find_positions)
+        self._found: dict[str, tuple[str, Tensor | None]] = {}
 
     @abstractmethod
     def open(
@@ -137,6 +136,12 @@ class PictureDataModule(ImageDataModule):
                 f"{size / 2**30:.0f} GiB of memory; they are decoded as they are needed by {self.num_workers} workers."
             )
         return size <= _MEMORY
+
+    def _positions(self, part: str) -> tuple[str, Tensor | None]:
+        """Which published part, and which of its images, a part is; found and told of once."""
+        if part not in self._found:
+            self._found[part] = self._find_positions(part)
+        return self._found[part]
 
     def _find_positions(self, part: str) -> tuple[str, Tensor | None]:
         """Which published part, and which of its images, a part is; None for all of them."""

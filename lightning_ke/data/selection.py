@@ -86,11 +86,16 @@ def wrong_labels(labels: Tensor, share: float, num_classes: int, seed: int) -> t
     Returns:
         The new labels, and the positions of the wrong ones, ascending.
 
+    Raises:
+        ValueError: If there is no other class.
+
     Example:
         >>> new, wrong = wrong_labels(torch.zeros(10, dtype=torch.int64), share=0.2, num_classes=3, seed=0)
         >>> len(wrong), (new != 0).nonzero().flatten().equal(wrong)
         (2, True)
     """
+    if num_classes < 2:
+        raise ValueError(f"Expected at least 2 classes to give labels another one, but there are {num_classes}.")
     generator = torch.Generator().manual_seed(seed)
     wrong = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))].sort().values
     steps = torch.randint(1, num_classes, (len(wrong),), generator=generator)

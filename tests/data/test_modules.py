@@ -1,8 +1,10 @@
 """The data modules: layouts on disk, refusals, and that test images are left alone until testing."""
 
+import pickle
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -62,8 +64,48 @@ def test_missing_part_says_where_to_put_it(folder):
 def test_empty_class_says_where_to_put_images(folder):
     shutil.rmtree(folder / "train" / "rose")
     (folder / "train" / "rose").mkdir()
-    with pytest.raises(DataNotFoundError, match="Put the train images there"):
+    with pytest.raises(DataNotFoundError, match=r"no valid file for the classes rose\..*Put images there, or remove"):
         FolderDataModule(folder, image_size=16).setup("fit")
+
+
+def test_a_share_beside_a_folder_of_validation_images_is_refused(folder):
+    with pytest.raises(ValueError, match=r"Expected argument `val_share` to be None, because '.*val' is there"):
+        FolderDataModule(folder, image_size=16, val_share=0.5).setup("fit")
+    shutil.rmtree(folder / "val")
+    FolderDataModule(folder, image_size=16, val_share=0.5).setup("fit")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", "cut"])
+def test_a_file_that_cannot_be_read_is_named(folder, content):
+    file = folder / "train" / "daisy" / "1.jpg"
+    file.write_bytes(file.read_bytes()[:-100] if content == "cut" else content)
+    with pytest.raises(DataNotFoundError, match=r"Expected image '.*train.daisy.1\.jpg' to be readable, but"):
+        FolderDataModule(folder, image_size=16).setup("fit")
+
+
+@pytest.mark.parametrize("ending", ["png", "tiff"])
+def test_sixteen_bits_keep_their_shades(folder, ending):
+    shades = np.array([[0, 100 * 256, 200 * 256, 65535]], np.uint16).repeat(4, 0)
+    Image.fromarray(shades).save(folder / "train" / "daisy" / f"0.{ending}")
+    (folder / "train" / "daisy" / "0.jpg").unlink()
+    images, _ = FolderDataModule(folder, image_size=16).read("train")
+    assert images[0][0, :, 1].tolist() == [0, 100, 200, 255]
+
+
+def test_numbers_without_a_range_are_refused(folder):
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(folder / "train" / "daisy" / "0.tiff")
+    with pytest.raises(
+        DataNotFoundError, match=r"0\.tiff' to be readable, .* \(mode F\) have; save it with 8 or 16 bits"
+    ):
+        FolderDataModule(folder, image_size=16).setup("fit")
+
+
+def test_a_module_goes_to_other_processes(folder):
+    """With `ddp_spawn`, also one that has found its parts."""
+    data = FolderDataModule(folder, image_size=16)
+    data.setup("fit")
+    again = pickle.loads(pickle.dumps(data))
+    assert len(again.val_dataloader().dataset) == 4
 
 
 def test_parts_with_different_classes_are_refused(folder):
@@ -131,8 +173,11 @@ def test_embedded_images_are_normalised():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"image_size": 0}, "Expected argument `image_size` to be at least 1, but got 0"),
-        ({"batch_size": 0}, "Expected argument `batch_size` to be at least 1, but got 0"),
+        ({"image_size": 0}, "Expected argument `image_size` to be a whole number of at least 1, but got 0"),
+        ({"batch_size": 2.5}, r"Expected argument `batch_size` to be a whole number of at least 1, but got 2\.5"),
+        ({"crop_scale": [0.1, 0.5, 1.0]}, "Expected argument `crop_scale` to be two shares"),
+        ({"mean": [0.5, 0.5]}, "Expected argument `mean` to be a number for each of 3 channels, or one for all, but"),
+        ({"std": [0.0]}, "Expected argument `std` to be .*, greater than 0, but got"),
         ({"eval_resize": 20}, "Expected argument `eval_resize` to be at least `image_size`, 32 px, but got 20"),
         ({"memory_size": 20}, "Expected argument `memory_size` to be at least `image_size`"),
         ({"crop_scale": (0.5, 0.2)}, r"Expected argument `crop_scale` to be two shares"),

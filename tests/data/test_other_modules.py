@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,8 @@ def test_headings_turn_each_image_by_its_own_angle() -> None:
     assert x[:, :, 0, 0].abs().max() == 0, "the corners are black, whatever the angle"
     with pytest.raises(ValueError, match="not to mirror"):
         HeadingDataModule(EmbeddedDataModule())
+    with pytest.raises(ValueError, match=r"no wrong labels, .* but its `label_noise` is 0\.1"):
+        HeadingDataModule(EmbeddedDataModule(flip=False, label_noise=0.1))
 
 
 def test_values_are_read_from_tables(tmp_path: Path) -> None:
@@ -227,16 +230,54 @@ def test_values_are_read_from_tables(tmp_path: Path) -> None:
     images, values = next(iter(data.test_dataloader()))
     assert (images.shape, values.flatten().tolist()) == ((4, 3, 8, 8), [0.0, 2.5, 5.0, 7.5])
     assert ImageValueDataModule(tmp_path, image_size=8).num_classes == 2
-    with pytest.raises(ValueError, match="to have the column 'height', but it has age, weight"):
-        ImageValueDataModule(tmp_path, columns=["height"], image_size=8).setup("fit")
-    (tmp_path / "val.csv").write_text("file,age\nimg/9.png,1", encoding="utf-8")
-    with pytest.raises(DataNotFoundError, match=r"img.9\.png' is not there"):
-        ImageValueDataModule(tmp_path, columns=["age"], image_size=8).setup("fit")
-    (tmp_path / "val.csv").write_text("file,age\nimg/1.png,old", encoding="utf-8")
-    with pytest.raises(ValueError, match="could not convert"):
-        ImageValueDataModule(tmp_path, columns=["age"], image_size=8).setup("fit")
     with pytest.raises(DataNotFoundError, match="Expected a table"):
         ImageValueDataModule(tmp_path / "empty", image_size=8).setup("fit")
+
+
+def test_values_are_found_by_their_names(tmp_path: Path) -> None:
+    shades(tmp_path, ["0.png"])
+    for part, table in (("train", "file,a,b\n0.png,1,2"), ("val", "file,b,a\n0.png,2,1\n\n"), ("test", "file,a\n")):
+        (tmp_path / f"{part}.csv").write_text(f"\ufeff{table}", encoding="utf-8")
+    data = ImageValueDataModule(tmp_path, image_size=8)
+    data.setup("fit")
+    (_, values), *_ = data.val_dataloader()
+    assert values.tolist() == [[1.0, 2.0]]
+    with pytest.raises(ValueError, match="to have the column 'b', but it has a"):
+        data.setup("test")
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("file,tall\n0.png,1", "to have the column 'age', but it has tall"),
+        ("file,age\n0.png,1\n0.png,old", "but line 3 is '0.png,old'. Fill it in"),
+        ("file,age\n0.png,nan", "but line 2 is '0.png,nan'"),
+        ("file,age\n\n0.png,", "but line 3 is '0.png,'"),
+        ("file,age\n0.png", "but line 2 is '0.png'"),
+        ("file,age", "to have a line for each image, but it has a header only"),
+        ("", "to name its columns in the first line, but it is empty"),
+        ("file,age\nimg/9.png,1", "9.png' to be readable, but it is not: No such file"),
+        ("file,age\nval.csv,1", "val.csv' to be readable, but it is not: cannot identify"),
+    ],
+)
+def test_tables_that_say_too_little_are_refused(tmp_path: Path, table: str, sentence: str) -> None:
+    shades(tmp_path, ["0.png"])
+    (tmp_path / "train.csv").write_text("file,age\n0.png,1", encoding="utf-8")
+    (tmp_path / "val.csv").write_text(table, encoding="utf-8")
+    with pytest.raises((ValueError, DataNotFoundError), match=re.escape(sentence)):
+        ImageValueDataModule(tmp_path, image_size=8).setup("fit")
+
+
+def test_tables_whose_values_cannot_be_told_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("file;age\n0.png;1", encoding="utf-8")
+    with pytest.raises(ValueError, match="separated by commas, but its first line is 'file;age'"):
+        ImageValueDataModule(tmp_path).setup("fit")
+    for columns in ("age", []):
+        with pytest.raises(ValueError, match="Expected argument `columns` to be a list of names or None"):
+            ImageValueDataModule(tmp_path, columns=columns)
+    for options in ({"per_class": 1}, {"label_noise": 0.1}):
+        with pytest.raises(ValueError, match="to be left out, because values are no classes"):
+            ImageValueDataModule(tmp_path, **options)
 
 
 def lay_out_medmnist(root: Path, name: str, channels: int, labels: int, classes: int, count: int = 60) -> None:
@@ -274,7 +315,9 @@ def test_auc_and_accuracy_are_those_of_medmnist_s_own_evaluator(
         outputs = torch.cat([net(images) for images, _ in data.test_dataloader()])
     predicted = (outputs.sigmoid() if labels > 1 else outputs.softmax(1)).numpy()
     with np.load(tmp_path / f"{name}.npz") as stored:
-        wanted = stored["test_labels"]
+        wanted, pixels = stored["test_labels"], torch.from_numpy(stored["test_images"]).view(60, 28, 28, channels)
+    images = torch.cat([images for images, _ in data.test_dataloader()])
+    torch.testing.assert_close((images + 1) * 127.5, pixels.permute(0, 3, 1, 2).float())  # whole, as the authors test
     assert scores["test_auc"] == pytest.approx(evaluator.getAUC(wanted, predicted, data.info["task"]), abs=1e-6)
     assert scores["test_acc"] == pytest.approx(evaluator.getACC(wanted, predicted, data.info["task"]), abs=1e-6)
 
@@ -291,6 +334,8 @@ def test_rare_findings_come_as_often_as_the_others(tmp_path: Path) -> None:
         assert low <= rare <= high
     with pytest.raises(ValueError, match="pos_weight"):
         MedMNISTDataModule(tmp_path, "chestmnist", balanced=True)
+    with pytest.raises(ValueError, match="an image of 'chestmnist' has several labels"):
+        MedMNISTDataModule(tmp_path, "chestmnist", label_noise=0.1)
     with pytest.raises(ValueError, match="`dataset` to be one of 'pathmnist'"):
         MedMNISTDataModule(tmp_path, "organmnist3d")
     with pytest.raises(DataNotFoundError, match="bloodmnist_64"):

@@ -61,6 +61,7 @@ def test_seeds_choose_differently():
     [
         (lambda: hold_out(torch.tensor([0, 0, 1]), 0.1, 0), "at least 2 images of each class .* class 1 has 1"),
         (lambda: hold_out(torch.tensor([0, 0]), 1.0, 0), r"to be in \(0, 1\), but got 1.0"),
+        (lambda: wrong_labels(torch.tensor([0, 0]), 0.5, 1, 0), "at least 2 classes .*, but there are 1"),
         (lambda: few_of_each(torch.tensor([0, 0, 1]), 2, 0), "`per_class` to be at most .* 1 of class 1, but got 2"),
     ],
 )
