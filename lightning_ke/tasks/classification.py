@@ -35,8 +35,8 @@ class Classification(ScoredTask):
             its own, and is none of the `monitors`.
 
     Raises:
-        ValueError: If the loss's label smoothing is out of range, or (when training starts) the Trainer's length is
-            unknown and a schedule needs it.
+        ValueError: If there is a single class, the loss's label smoothing is out of range, or (when training starts)
+            the Trainer's length is unknown and a schedule needs it.
 
     Example:
         >>> import torch
@@ -57,6 +57,11 @@ class Classification(ScoredTask):
         auc: bool = False,
         calibration: bool = False,
     ) -> None:
+        if num_classes < 2:
+            raise ValueError(
+                f"Expected argument `num_classes` to be at least 2, but got {num_classes}: there is nothing to tell "
+                "apart. A folder of images needs one folder for each class."
+            )
         loss = nn.CrossEntropyLoss(label_smoothing=0.1) if loss is None else loss
         smoothing = getattr(loss, "label_smoothing", 0.0)  # torch would refuse it in the first step
         if not 0 <= smoothing < 1:

@@ -57,6 +57,11 @@ def test_accuracy_is_that_of_all_images(tmp_path, data):
     assert scores["val_acc"] == pytest.approx(torch.cat(right).float().mean().item())
 
 
+def test_a_single_class_is_refused():
+    with pytest.raises(ValueError, match=r"`num_classes` to be at least 2, but got 1: .*one folder for each class"):
+        Classification(small_network(), 1)
+
+
 def test_few_classes_have_no_top_five():
     assert Classification(small_network(), 5).monitors == ("val_acc", "val_loss")
 
