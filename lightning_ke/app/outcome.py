@@ -101,7 +101,7 @@ class Outcome:
         return self.best.get("fit", self.best["dense"])
 
     def _chosen_mask(self) -> Mask | None:
-        """The mask under which the slim network's weights were chosen: with a schedule of rates perhaps not the last."""
+        """The mask under which the slim network's weights were chosen; a schedule of rates makes later ones others."""
         path = self._choice.best_model_path
         return load_mask(path) if path and self.evolution.mask is not None else self.evolution.mask
 
