@@ -71,7 +71,8 @@ class Task(LightningModule, ABC):
         inputs, targets = batch
         # Past the hooks of the loss, which is no part of the network: who listens for the network must hear that.
         loss: Tensor = self.loss.forward(self, inputs, targets)
-        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(targets))
+        count = len(targets)
+        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

@@ -18,6 +18,8 @@ from lightning_ke.tasks.scored import ScoredTask, refuse_class_loss
 class Regression(ScoredTask):
     """Trains a backbone to predict values; logs `val_loss` (squared error), `val_r2`, `val_mae`, the same of test.
 
+    With several values for each example all three are means over them.
+
     Args:
         backbone: The network: inputs to values of shape (N, `num_classes`).
         num_classes: Number of values for each example.
@@ -82,7 +84,8 @@ class Regression(ScoredTask):
     def compare(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Values in their own unit, and the squared error, of a batch."""
         inputs, values = batch
-        predicted, values = self.predict_values(inputs).flatten(), values.float().flatten()
+        # One column for each value: taken together, R2 would praise whoever tells the columns' means apart.
+        predicted, values = (each.reshape(len(values), -1) for each in (self.predict_values(inputs), values.float()))
         return predicted, values, F.mse_loss(predicted, values)
 
 

@@ -65,7 +65,8 @@ class ScoredTask(Task):
             batch: A batch.
         """
         outputs, targets, loss = self.compare(batch)
-        self.log(f"{part}_loss", loss, batch_size=len(targets))
+        # Metrics are reduced over all ranks by themselves; a number is not.
+        self.log(f"{part}_loss", loss, batch_size=len(targets), sync_dist=True)
         for number, name in enumerate(self._names):
             metric = self.metrics[f"{part}_{name}"]
             assert isinstance(metric, Metric)

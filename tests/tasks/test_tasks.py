@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,36 @@ def test_values_are_learnt_standardised_and_scored_in_their_own_unit() -> None:
     assert scores == {"val_loss": 8.0, "val_r2": 0.0, "val_mae": 2.0}
     with pytest.raises(ValueError, match="`std` to be greater than 0"):
         Regression(Constant(), std=0.0)
+
+
+def test_several_values_are_scored_each_on_its_own() -> None:
+    """Whoever foretells the mean of each value, and no more, has an R2 of 0."""
+
+    class Means(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([1.0, 1000.0]).expand(len(x), 2)
+
+    values = torch.tensor([[0.0, 999.0], [2.0, 1001.0], [0.0, 1001.0], [2.0, 999.0]])
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    loader = DataLoader(TensorDataset(torch.zeros(4, 1), values), 2)
+    (scores,) = trainer.validate(Regression(Means(), 2), loader, verbose=False)
+    assert scores == {"val_loss": 1.0, "val_r2": 0.0, "val_mae": 1.0}
+
+
+@pytest.mark.slow
+def test_losses_are_those_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK"):  # the launcher leaves them
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    loader = DataLoader(TensorDataset(torch.zeros(8, 6), torch.tensor([[0.0], [2.0]] * 4)), 2)
+    task = Regression(nn.Linear(6, 1), optimizer=partial(SGD, lr=0.0))
+    nn.init.zeros_(task.backbone.bias)  # type: ignore[arg-type]  # of the linear layer
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_spawn", max_epochs=1, **options)
+    trainer.fit(task, DataLoader(loader.dataset, 8), loader)
+    # The first rank has seen those that are 0, the second those that are 2.
+    assert trainer.callback_metrics["val_loss"] == 2.0
+    assert trainer.callback_metrics["train_loss"] == 2.0
 
 
 @pytest.mark.parametrize("task", [lambda loss: Regression(mlp(1), loss=loss), lambda loss: Heading(mlp(2), loss=loss)])
