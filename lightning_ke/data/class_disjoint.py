@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from lightning_ke.data.base import ImageDataModule, Loader
 from lightning_ke.data.decode import DataNotFoundError, ListedImages, Undecoded, to_memory
@@ -96,23 +96,18 @@ class ClassDisjointDataModule(ImageDataModule, ABC):
     def train_dataloader(self) -> Loader:
         """Batches of several images of each of several classes."""
         images = self._sets["train"]
-        return DataLoader(
-            images,
-            batch_size=self.batch_size,
-            sampler=SeveralPerClass(images.labels, self.images_per_class, self.batch_size),
-            num_workers=self.num_workers,
-            collate_fn=as_is,
-            drop_last=True,
-        )
+        batches = SeveralPerClass(SequentialSampler(images), images.labels, self.images_per_class, self.batch_size)
+        return DataLoader(images, batch_sampler=batches, num_workers=self.num_workers, collate_fn=as_is)
 
 
-class SeveralPerClass(Sampler[int]):
-    """Positions of the same number of examples of each of several classes, batch for batch.
+class SeveralPerClass(BatchSampler):
+    """Batches of the same number of examples of each of several classes.
 
     Drawn by a generator that is seeded once an epoch from torch's global one; with replacement only where a class has
-    too few examples.
+    too few examples. Under DDP each rank draws from the positions of its own.
 
     Args:
+        sampler: Yields the positions to draw from, in any order; under DDP Lightning puts the rank's own in its place.
         labels: Class of each position.
         per_class: Examples of a class in a batch.
         batch_size: Examples in a batch.
@@ -122,12 +117,15 @@ class SeveralPerClass(Sampler[int]):
 
     Example:
         >>> labels = torch.tensor([0, 0, 0, 1, 1, 1])
-        >>> sorted(labels[list(SeveralPerClass(labels, per_class=2, batch_size=4))].tolist())
+        >>> (batch,) = SeveralPerClass(SequentialSampler(labels), labels, per_class=2, batch_size=4)
+        >>> sorted(labels[batch].tolist())
         [0, 0, 1, 1]
     """
 
-    def __init__(self, labels: Tensor, per_class: int, batch_size: int) -> None:
-        self._members = [(labels == label).nonzero().flatten() for label in sorted(set(labels.tolist()))]
+    def __init__(self, sampler: Sampler[int] | Iterable[int], labels: Tensor, per_class: int, batch_size: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=True)
+        self._labels = labels
+        self._members = _members(torch.arange(len(labels)), labels)
         self._per_class = per_class
         self._classes = batch_size // per_class
         if len(self._members) < self._classes:
@@ -135,21 +133,32 @@ class SeveralPerClass(Sampler[int]):
                 f"Expected at least {self._classes} training classes to fill a batch of {batch_size} with {per_class} "
                 f"images each, but there are {len(self._members)}. Lower `batch_size`, or raise `images_per_class`."
             )
-        self._batches = max(1, len(labels) // batch_size)
 
     def __len__(self) -> int:
-        return self._batches * self._classes * self._per_class
+        return max(1, len(self.sampler) // self.batch_size)  # type: ignore[arg-type]  # all samplers here have a length
 
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
-        for _ in range(self._batches):
-            for number in torch.randperm(len(self._members), generator=generator)[: self._classes].tolist():
-                members = self._members[number]
+    def __iter__(self) -> Iterator[list[int]]:
+        # Ranks may share torch's state: without their number all would draw the same classes.
+        seed = int(torch.randint(2**62, ()).item()) + int(getattr(self.sampler, "rank", 0))
+        generator = torch.Generator().manual_seed(seed)
+        own = _members(torch.tensor(sorted(self.sampler)), self._labels)
+        classes = list(self._members)
+        for _ in range(len(self)):
+            batch: list[int] = []
+            for number in torch.randperm(len(classes), generator=generator)[: self._classes].tolist():
+                members = own.get(classes[number], self._members[classes[number]])
                 if len(members) >= self._per_class:
                     chosen = torch.randperm(len(members), generator=generator)[: self._per_class]
                 else:
                     chosen = torch.randint(len(members), (self._per_class,), generator=generator)
-                yield from members[chosen].tolist()
+                batch += members[chosen].tolist()
+            yield batch
+
+
+def _members(positions: Tensor, labels: Tensor) -> dict[int, Tensor]:
+    """Those of some positions that each class has, classes ascending."""
+    found = labels[positions]
+    return {label: positions[found == label] for label in sorted(set(found.tolist()))}
 
 
 class FlowersRetrievalDataModule(ClassDisjointDataModule):
@@ -213,12 +222,14 @@ class CUB200RetrievalDataModule(ClassDisjointDataModule):
         folder = self.root / "CUB_200_2011" / "images"
         datasets = import_extra("torchvision.datasets", "app")
         try:
-            files = [(Path(file), label) for file, label in datasets.ImageFolder(folder).samples]
-            return _read(files, side)
+            birds = datasets.ImageFolder(folder)
+            if len(birds.classes) != self.total_classes:  # a label is the folder's place among all
+                raise FileNotFoundError(f"{len(birds.classes)} of {self.total_classes} folders")
+            return _read([(Path(file), label) for file, label in birds.samples], side)
         except FileNotFoundError as error:
             raise DataNotFoundError(
-                f"Expected CUB-200-2011 in {str(folder)!r}, but it is not there. Unpack CUB_200_2011.tgz from "
-                "https://www.vision.caltech.edu/datasets/cub_200_2011/ into the root folder."
+                f"Expected CUB-200-2011 in {str(folder)!r}, but it is not (completely) there. Unpack "
+                "CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011/ into the root folder."
             ) from error
 
 

@@ -6,6 +6,9 @@ import math
 import os
 import pickle
 import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,13 @@ import pytest
 import scipy.io
 import scipy.sparse
 import torch
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from PIL import Image
+from torch.utils.data import SequentialSampler
 
 from lightning_ke.data import (
     CarsRetrievalDataModule,
+    ClassDisjointDataModule,
     CoraDataModule,
     CUB200RetrievalDataModule,
     DataNotFoundError,
@@ -121,6 +127,9 @@ def test_classes_for_testing_are_none_of_those_trained_on(tmp_path: Path) -> Non
     assert sorted(torch.bincount(labels).tolist())[-2:] == [4, 4]
     with pytest.raises(DataNotFoundError, match="CUB-200-2011"):
         CUB200RetrievalDataModule(tmp_path / "empty", image_size=8).setup("fit")
+    shutil.rmtree(tmp_path / "CUB_200_2011" / "images" / "007.Bird_7")  # those behind it would change their places
+    with pytest.raises(DataNotFoundError, match=r"not \(completely\) there"):
+        CUB200RetrievalDataModule(tmp_path, image_size=8).setup("fit")
 
 
 def test_cars_are_read_from_their_annotations(tmp_path: Path) -> None:
@@ -175,12 +184,67 @@ def test_class_numbers_that_do_not_fit_are_refused(options: dict[str, int], mess
 
 def test_batches_hold_several_examples_of_several_classes() -> None:
     labels = torch.cat([torch.arange(6).repeat(5), torch.tensor([6])])
-    positions = list(SeveralPerClass(labels, per_class=3, batch_size=12))
-    assert len(positions) == 24 == len(SeveralPerClass(labels, per_class=3, batch_size=12))
-    for batch in (positions[:12], positions[12:]):
+    batches = SeveralPerClass(SequentialSampler(labels), labels, per_class=3, batch_size=12)
+    assert [len(batch) for batch in batches] == [12, 12]
+    assert len(batches) == 2
+    for batch in batches:
         assert sorted(torch.bincount(labels[batch])[torch.bincount(labels[batch]) > 0].tolist()) == [3, 3, 3, 3]
     with pytest.raises(ValueError, match="at least 9 training classes"):
-        SeveralPerClass(labels, per_class=2, batch_size=18)
+        SeveralPerClass(SequentialSampler(labels), labels, per_class=2, batch_size=18)
+
+
+class Alphabet(ClassDisjointDataModule):
+    """Ten images of each of eight letters; a batch is four of each of two."""
+
+    total_classes = 8
+
+    def __init__(self) -> None:
+        super().__init__(image_size=4, batch_size=8, train_classes=6, val_classes=2, flip=False)
+
+    def read_all(self, side: int) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        shades = torch.arange(80)
+        return [torch.full((4, 4, 3), int(shade), dtype=torch.uint8) for shade in shades], shades // 10
+
+
+class Watching(LightningModule):
+    """Writes down what a rank is trained on."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.layer = folder, torch.nn.Linear(1, 1)
+        self.seen: list[tuple[list[int], list[float]]] = []
+
+    def training_step(self, batch: Any) -> torch.Tensor:
+        images, labels = batch
+        self.seen.append((labels.tolist(), images[:, 0, 0, 0].tolist()))
+        torch.save(self.seen, self.folder / f"rank{self.global_rank}.pt")
+        loss: torch.Tensor = self.layer(images.mean((1, 2, 3))[:, None]).sum()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+@pytest.mark.slow
+def test_under_ddp_each_rank_s_batches_hold_several_of_a_class_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK"):  # the launcher leaves them
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    seed_everything(0, verbose=False)
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    Trainer(accelerator="cpu", devices=2, strategy="ddp_spawn", max_epochs=2, **options).fit(
+        Watching(tmp_path), Alphabet()
+    )
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    assert len(first) == len(second) == 4  # 40 training images, 8 in a batch, two ranks, two epochs
+    for labels, _ in first + second:
+        assert sorted(Counter(labels).values()) == [4, 4]
+    assert [labels for labels, _ in first] != [labels for labels, _ in second]
+    for epoch in (slice(0, 2), slice(2, 4)):  # each image is one rank's in an epoch
+        shown = [{value for _, values in seen[epoch] for value in values} for seen in (first, second)]
+        assert not shown[0] & shown[1]
 
 
 def test_text_is_cut_into_windows_and_the_next_characters(tmp_path: Path) -> None:
@@ -299,7 +363,6 @@ def test_auc_and_accuracy_are_those_of_medmnist_s_own_evaluator(
     tmp_path: Path, name: str, channels: int, labels: int, classes: int
 ) -> None:
     evaluator = pytest.importorskip("medmnist.evaluator")
-    from lightning.pytorch import Trainer
     from torch import nn
 
     from lightning_ke.tasks import Classification, MultiLabel
