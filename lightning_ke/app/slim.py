@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"there is no checkpoint {str(options.checkpoint)!r}")
     if options.out.exists():
         parser.error(f"{str(options.out)!r} exists; choose another name or remove it")
+    if not options.out.absolute().parent.is_dir():
+        parser.error(f"there is no folder {str(options.out.absolute().parent)!r} to write to; make it first")
 
     from lightning_ke.app.slim_file import find_factory, slim_from_checkpoint
     from lightning_ke.slim import SlimError
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         factory = None if options.factory is None else find_factory(options.factory)
         slim = slim_from_checkpoint(options.checkpoint, options.out, factory)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError, SlimError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, SlimError) as error:
         parser.exit(2, f"ke-slim: {error}\n")
     parameters = sum(parameter.numel() for parameter in slim.parameters())
     print(f"Slim network with {parameters:,} parameters written to {options.out}")

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lightning_ke.app.files import explained
 from lightning_ke.app.trained import builder
 from lightning_ke.slim import extract_slim, load_slim, save_slim
+from lightning_ke.slim.extract import structure_of
 from lightning_ke.slim.files import read_metadata
 
 if TYPE_CHECKING:
@@ -76,30 +78,41 @@ def slim_from_checkpoint(path: Path, out: Path, factory: Callable[[], nn.Module]
         ValueError: If the checkpoint holds no mask, if a factory is needed to build its network, or if it builds
             another one.
     """
-    from lightning_ke.masks import load_mask
-    from lightning_ke.tasks import Classification
+    from lightning_ke.masks import Mask, load_mask
 
     mask = load_mask(path)
     content = torch.load(path, map_location="cpu", weights_only=True)
-    hyperparameters = content.get("hyper_parameters", {})
-    config = hyperparameters.get("config")
+    config, state = content.get("hyper_parameters", {}).get("config"), content["state_dict"]
     if factory is None:
-        module: nn.Module = Classification(builder(config, str(path))(), hyperparameters["num_classes"])
+        module: nn.Module = _Held(builder(config, str(path))())
+        state = {name: value for name, value in state.items() if name.startswith("backbone.")}
     else:
         module = factory()
     try:
-        module.load_state_dict(content["state_dict"])
+        module.load_state_dict(state)
     except RuntimeError as error:  # of torch, with one line for each tensor
         raise ValueError(
             f"Expected the network of {str(path)!r}, but what was built has other weights "
             f"({' '.join(str(error).split()[:30])} ...). Let the factory build the module that was trained."
         ) from error
+    if factory is None:  # proxies, say, that a loss has learnt are no part of the network
+        mask = Mask.from_structure(structure_of(mask), {name: p.shape for name, p in module.named_parameters()})
     slim = extract_slim(module, mask)
-    if factory is None:
-        save_slim_file(out, slim, mask, "backbone", config)
-        return slim.get_submodule("backbone")
-    save_slim_file(out, slim, mask)
-    return slim
+    part = None if factory else "backbone"
+    with explained(out):
+        save_slim_file(out, slim, mask, part, None if factory else config)
+    return slim if part is None else slim.get_submodule(part)
+
+
+class _Held(nn.Module):
+    """A network in the place that it has in a task of `ke-train`, whichever task that was."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.backbone(*inputs)
 
 
 def find_factory(name: str) -> Callable[[], nn.Module]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_ke.app.backbones import timm_backbone, torchvision_backbone
-
-_BUILDERS = {f"lightning_ke.app.backbones.{make.__name__}": make for make in (torchvision_backbone, timm_backbone)}
+# What the group `backbone` names.
+_BUILDERS = (
+    "lightning_ke.app.backbones.timm_backbone",
+    "lightning_ke.app.backbones.torchvision_backbone",
+    "lightning_ke.app.vision_transformer.small_vit",
+    "lightning_ke.tasks.graphs.graph_network",
+    "lightning_ke.tasks.text.CharacterGRU",
+    "lightning_ke.tasks.text.CharacterTransformer",
+)
 
 
 def trained_backbone(checkpoint: str | Path) -> nn.Module:
@@ -52,15 +59,17 @@ def builder(config: Any, source: str) -> Callable[[], nn.Module]:
         source: What to call the file.
 
     Raises:
-        ValueError: If the file describes no network of torchvision's or timm's.
+        ValueError: If the file describes another network than those of the group `backbone`.
     """
     arguments = dict(config) if isinstance(config, Mapping) else {}
     plain = all(isinstance(value, (str, int, float)) for value in arguments.values())
-    make = _BUILDERS.get(arguments.pop("_target_", ""))
-    if not plain or make is None or "weights" in arguments:
+    target = arguments.pop("_target_", None)
+    if not plain or target not in _BUILDERS or "weights" in arguments:
         raise ValueError(
-            f"Expected {source!r} to describe a network of torchvision's or timm's, but only your code knows how this "
-            "one is built. Name a function without arguments that builds it: `ke-slim --factory module:function`, or "
-            "`lightning_ke.load_slim(path, model_factory)`."
+            f"Expected {source!r} to describe a network of ke-train's group `backbone`, but only your code knows how "
+            "this one is built. Name a function without arguments that builds it: `ke-slim --factory "
+            "module:function`, or `lightning_ke.load_slim(path, model_factory)`."
         )
+    module, _, name = target.rpartition(".")
+    make: Callable[..., nn.Module] = getattr(import_module(module), name)
     return partial(make, **arguments)

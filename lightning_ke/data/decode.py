@@ -113,9 +113,10 @@ def open_image(path: str | Path) -> Image.Image:
     """
     from PIL import Image
 
-    with Image.open(path) as image:
+    image = Image.open(path)
+    with image:
         image.load()
-        return image
+    return image
 
 
 def to_memory(side: int) -> Callable[[Image.Image], Tensor]:

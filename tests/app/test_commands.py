@@ -142,6 +142,7 @@ def test_ke_slim_with_a_factory_for_other_modules(finished, tmp_path, ke_slim, m
     [
         (["missing.ckpt", "out.pt"], "there is no checkpoint 'missing.ckpt'"),
         (["plain.ckpt", "plain.ckpt"], "'plain.ckpt' exists; choose another name"),
+        (["plain.ckpt", "no/out.pt"], "no' to write to; make it first"),
         (["plain.ckpt", "out.pt"], "it holds none"),
         (["plain.ckpt", "out.pt", "--factory", "nets"], "to be module:function, but got 'nets'"),
         (["plain.ckpt", "out.pt", "--factory", "no_such_module:make"], "No module named 'no_such_module'"),

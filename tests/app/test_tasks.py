@@ -5,8 +5,11 @@ import pydoc_data.topics
 
 import numpy as np
 import pytest
+import torch
 
+from lightning_ke.app import slim
 from lightning_ke.app.experiment import run
+from lightning_ke.app.slim_file import load_slim_file
 from tests.app.commands import composed, ke
 from tests.data.layouts import lay_out_flowers
 from tests.data.test_other_modules import lay_out_medmnist, lay_out_planetoid, shades
@@ -121,6 +124,13 @@ def test_a_task_is_trained_tested_and_slimmed(tmp_path, monkeypatch, lay_out, sc
         assert record["dense"].keys() >= logged
         assert record["fit"].keys() >= logged
     assert [record["generation"] for record in results["history"]] == [1, 2]
+    # The checkpoint and the slim network's file know how the network is built, whatever the task.
+    slim.main([str(tmp_path / "out" / "checkpoints" / "best-fit.ckpt"), str(tmp_path / "again.safetensors")])
+    ours, again = (
+        load_slim_file(tmp_path / name).state_dict() for name in ("out/slim.safetensors", "again.safetensors")
+    )
+    assert ours.keys() == again.keys()
+    assert all(torch.equal(ours[name], again[name]) for name in ours)
 
 
 @pytest.mark.slow
