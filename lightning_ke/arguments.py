@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 
 def check_whole(name: str, value: object, least: int, *, optional: bool = True) -> None:
@@ -100,3 +101,28 @@ def check_patterns(name: str, value: object) -> None:
         )
     if not isinstance(value, Collection) or not all(isinstance(pattern, str) for pattern in value):
         raise TypeError(f"Expected argument `{name}` to be a sequence of patterns, but got {value!r}.")
+
+
+def plain_values(values: Mapping[str, object]) -> dict[str, Any]:
+    """Those of an object's values that are numbers, strings or None, as Python's own types.
+
+    NumPy's numbers count as Python's, but a checkpoint that holds one cannot be read with ``weights_only=True``.
+
+    Args:
+        values: Values by name.
+
+    Example:
+        >>> import numpy as np
+        >>> plain_values({"rate": np.float64(0.5), "seed": 3, "name": None, "layers": ["fc"]})
+        {'rate': 0.5, 'seed': 3, 'name': None}
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        for kind in (bool, int, float, str):
+            if isinstance(value, kind):
+                found[name] = kind(value)
+                break
+        else:
+            if value is None:
+                found[name] = None
+    return found

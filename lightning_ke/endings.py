@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from lightning_ke.arguments import check_choice, check_whole
+from lightning_ke.arguments import check_choice, check_whole, plain_values
 from lightning_ke.generations import Plan, plan_generations, plan_lengths
 
 
@@ -41,9 +41,8 @@ class GenerationEnd(ABC):
 
     def identity(self) -> dict[str, Any]:
         """What must not change within a run, in plain types: the reason and every plain argument."""
-        plain = (bool, int, float, str, type(None))
         own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return {"end": self.reason, **{name: value for name, value in own.items() if isinstance(value, plain)}}
+        return {"end": self.reason, **plain_values(own)}
 
     def state_dict(self) -> dict[str, Any]:
         """What the policy must remember across a resume, in plain types."""

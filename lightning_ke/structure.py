@@ -82,7 +82,7 @@ class Structure:
             name: Canonical name of a tensor in `cuts`.
         """
         cut = self.cuts[name]
-        member = torch.ones(cut.shape, dtype=torch.bool)
+        member = torch.ones(cut.shape, dtype=torch.bool, device="cpu")
         for dim, axis in enumerate(cut.axes):
             if axis >= 0:
                 shape = [1] * len(cut.shape)

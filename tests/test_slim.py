@@ -288,3 +288,15 @@ def test_networks_that_return_nothing_continuous_are_proved_all_the_same(returne
         extract_slim(network, mask)
     network.flip = nn.Identity()
     extract_slim(network, mask)
+
+
+def test_a_proof_does_not_depend_on_the_default_device() -> None:
+    class Shifted(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + torch.arange(6))
+
+    network = Shifted(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2))
+    mask = draw(network, 0.5, torch.zeros(1, 6))
+    with torch.device("meta"):  # stands for a GPU
+        slim = extract_slim(network, mask)
+    assert torch.equal(slim[3].weight, network[3].weight[:, :4])

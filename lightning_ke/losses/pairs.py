@@ -53,13 +53,13 @@ class PairBatchSampler(BatchSampler):
         self._members = torch.split(order, torch.bincount(self._class_of).tolist())
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), device="cpu").item()))
         for batch in super().__iter__():
             yield batch + [self._partner(position, generator) for position in batch]
 
     def _partner(self, position: int, generator: torch.Generator) -> int:
         members = self._members[int(self._class_of[position])]
-        return int(members[int(torch.randint(len(members), (), generator=generator))])
+        return int(members[int(torch.randint(len(members), (), generator=generator, device="cpu"))])
 
 
 def _labels_of(sampler: Any) -> Any:

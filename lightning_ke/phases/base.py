@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_ke.arguments import check_whole
+from lightning_ke.arguments import check_whole, plain_values
 from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below
 from lightning_ke.optimizer_state import clear_entries
@@ -161,9 +161,8 @@ class Phase(ABC):
 
     def identity(self) -> dict[str, Any]:
         """What must not change within a run, in plain types."""
-        plain = (bool, int, float, str, type(None))
         own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return {"phase": self.name, **{name: value for name, value in own.items() if isinstance(value, plain)}}
+        return {"phase": self.name, **plain_values(own)}
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume, in plain, weights-only types."""

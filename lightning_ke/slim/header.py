@@ -230,15 +230,16 @@ def _runs(kept: Tensor) -> list[int]:
     """Ascending positions as first and last + 1 of each run of neighbours, one after the other."""
     positions = kept.long()
     ends = (positions.diff() != 1).nonzero().squeeze(1)
-    firsts = positions[torch.cat([torch.tensor([0]), ends + 1])]
-    lasts = positions[torch.cat([ends, torch.tensor([len(positions) - 1])])]
+    firsts = positions[torch.cat([ends.new_zeros(1), ends + 1])]
+    lasts = positions[torch.cat([ends, ends.new_tensor([len(positions) - 1])])]
     runs: list[int] = torch.stack([firsts, lasts + 1], 1).flatten().tolist()
     return runs
 
 
 def _axis(item: list[int]) -> Axis:
     runs = zip(item[1::2], item[2::2], strict=True)
-    return Axis(item[0], torch.cat([torch.arange(first, last, dtype=torch.int32) for first, last in runs]))
+    kept = [torch.arange(first, last, dtype=torch.int32, device="cpu") for first, last in runs]
+    return Axis(item[0], torch.cat(kept))
 
 
 def _is_axis(item: Any) -> bool:

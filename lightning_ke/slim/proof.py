@@ -8,6 +8,7 @@ the reset hypothesis of its parameters is set to zero, which is what "contribute
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,6 +55,13 @@ def verify_slim(slim: nn.Module, model: nn.Module, mask: Mask, example_input: An
         ValueError: If nothing says how the network is run, or if it does not run in that way.
         SlimError: If the proof fails.
     """
+    # The copies are on the CPU, so what the network's code builds must be there, too.
+    elsewhere = torch.get_default_device().type != "cpu"
+    with torch.device("cpu") if elsewhere else nullcontext():
+        _prove(slim, model, mask, example_input)
+
+
+def _prove(slim: nn.Module, model: nn.Module, mask: Mask, example_input: Any) -> None:
     from lightning_ke.slim.extract import structure_of
 
     structure = structure_of(mask)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from lightning_ke.arguments import plain_values
 from lightning_ke.masks import Mask
 from lightning_ke.resets.base import Reset
 
@@ -152,8 +153,7 @@ class Split(ABC):
 
     def identity(self) -> dict[str, Any]:
         """What must not change within a run, in plain types: the name and, by default, every plain argument."""
-        plain = (bool, int, float, str, type(None))
-        return {"split": self.name, **{name: value for name, value in vars(self).items() if isinstance(value, plain)}}
+        return {"split": self.name, **plain_values(vars(self))}
 
 
 def check_rate(rate: object, name: str = "rate", meaning: str = "the share of what is fit") -> float:

@@ -73,6 +73,7 @@ class Dormant(Split):
                 f"Expected argument `tau` to be in [0, 1), but got {self.tau!r}. It is the greatest share of its "
                 "layer's mean activity that a dormant channel has, such as 0.1."
             )
+        object.__setattr__(self, "tau", float(given))  # a frozen dataclass is filled in this way
 
     def draw(self, context: SplitContext) -> Mask:
         """Mark what belongs to no dormant channel.
@@ -110,7 +111,9 @@ class Dormant(Split):
             out = filters_dim(unit.module)
             for local, parameter in unit.parameters.items():
                 name = unit.canonical(local)
-                read[name], silenced[name] = (torch.zeros(parameter.shape, dtype=torch.bool) for _ in range(2))
+                read[name], silenced[name] = (
+                    torch.zeros(parameter.shape, dtype=torch.bool, device="cpu") for _ in range(2)
+                )
                 if unit.kind != "layer":
                     continue
                 for dim, variables in enumerate(traced.leaves[name].dims):
@@ -131,7 +134,9 @@ class Dormant(Split):
         """Bool tensor that says of every root variable whether it is dormant."""
         from lightning_ke.flow.variables import PINNED, read
 
-        score = torch.full((len(roots),), -1.0)  # below every score: read by no layer that was heard
+        score = torch.full(
+            (len(roots),), -1.0, dtype=torch.float32, device="cpu"
+        )  # below every score: read by no layer that was heard
         for unit in units(context.model):
             name = unit.canonical("weight")
             variables = leaves[name].dims[1 - filters_dim(unit.module)] if name in activity else None
@@ -140,7 +145,8 @@ class Dormant(Split):
             # A flattened channel is read at several places: what counts is the mean of all of them.
             met = torch.from_numpy(read(roots, variables))
             own, place, times = torch.unique(met, return_inverse=True, return_counts=True)
-            mean = torch.zeros(len(own)).index_add(0, place, activity[name].cpu().float()) / times
+            heard = activity[name].cpu().float()
+            mean = torch.zeros(len(own), dtype=torch.float32, device="cpu").index_add(0, place, heard) / times
             share = mean / mean.mean() if bool(mean.any()) else mean
             score[own] = torch.maximum(score[own], share)
         dormant = (score >= 0) & (score <= self.tau)

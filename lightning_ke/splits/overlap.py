@@ -54,7 +54,7 @@ class Overlap(Split):
     reads_values = True
 
     def __post_init__(self) -> None:
-        check_rate(self.rate)
+        object.__setattr__(self, "rate", check_rate(self.rate))  # a frozen dataclass is filled in this way
 
     def draw(self, context: SplitContext) -> Mask:
         """Rank the filters.

@@ -40,7 +40,7 @@ class Ranked(Split):
     reads_values = True
 
     def __post_init__(self) -> None:
-        check_rate(self.rate)
+        object.__setattr__(self, "rate", check_rate(self.rate))  # a frozen dataclass is filled in this way
 
     @abstractmethod
     def scores(self, context: SplitContext) -> Mapping[str, Tensor]:

@@ -51,7 +51,7 @@ class Wels(Split):
     name: ClassVar[str] = "wels"
 
     def __post_init__(self) -> None:
-        check_rate(self.rate)
+        object.__setattr__(self, "rate", check_rate(self.rate))  # a frozen dataclass is filled in this way
 
     def draw(self, context: SplitContext) -> Mask:
         """Draw the fit entries of one tensor after the other.
@@ -125,7 +125,7 @@ def random_subset(size: int, count: int, generator: torch.Generator) -> Tensor:
     while True:
         found = []
         for start, piece in zip(range(0, size, _PIECE), torch.split(drawn, _PIECE), strict=True):
-            numbers = torch.rand(len(piece), generator=generator, device="cpu")
+            numbers = torch.rand(len(piece), generator=generator, dtype=torch.float32, device="cpu")
             torch.lt(numbers, share - margin, out=piece)
             found.append((numbers < share + margin).logical_xor_(piece).nonzero().flatten() + start)
         close = torch.cat(found)
@@ -134,5 +134,6 @@ def random_subset(size: int, count: int, generator: torch.Generator) -> Tensor:
             break
         margin = min(2 * margin, 1.0)
         generator.set_state(begun)  # the same numbers once more
-    drawn[close[torch.randperm(len(close), generator=generator)[:missing]]] = True
+    order = torch.randperm(len(close), generator=generator, device="cpu")
+    drawn[close[order[:missing]]] = True
     return drawn

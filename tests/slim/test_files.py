@@ -196,6 +196,19 @@ def test_a_network_on_the_meta_device_is_filled(tmp_path: Path) -> None:
     assert all(parameter.grad is not None for parameter in loaded.parameters())
 
 
+def test_files_do_not_depend_on_the_default_device(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    dense = build()
+    mask = ke.draw_mask(dense, rate=0.5, example_input=torch.zeros(1, 3))
+    slim = ke.extract_slim(dense, mask)
+    with torch.device("meta"):  # stands for a GPU
+        ke.save_slim(slim, tmp_path / "slim.safetensors", mask)
+        loaded = ke.load_slim(tmp_path / "slim.safetensors", build)
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in slim.state_dict().items())
+
+
 def test_ties_hold_on_the_meta_device_and_values_outside_of_the_file_are_asked_for(small: Any, tmp_path: Path) -> None:
     slim, mask = small
 

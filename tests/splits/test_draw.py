@@ -13,8 +13,10 @@ from torch.nn.utils import parametrizations, prune
 
 from lightning_ke.masks import Mask
 from lightning_ke.splits import (
+    Dormant,
     Kels,
     Layers,
+    Overlap,
     Snip,
     Split,
     SplitContext,
@@ -61,6 +63,25 @@ def test_a_split_object_checks_its_rate_too(build: type[Kels | Wels]) -> None:
 
 def test_numpy_rates_are_fine() -> None:
     assert get_split("wels", np.float32(0.25)) == Wels(0.25)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("build", [Kels, Wels, Snip, Overlap, Dormant])
+def test_what_a_checkpoint_holds_of_a_split_with_a_numpy_number_are_python_s_types(build: Any, kind: Any) -> None:
+    assert build(kind(0.25)).identity() == build(0.25).identity()
+    assert not [value for value in build(kind(0.25)).identity().values() if isinstance(value, np.generic)]
+
+
+@pytest.mark.parametrize("split", ["wels", "random-each-generation", "dormant", "layers", "magnitude"])
+def test_masks_do_not_depend_on_the_default_device_and_dtype(split: str) -> None:
+    net, x = nn.Sequential(nn.Linear(9, 40), nn.ReLU(), nn.Linear(40, 3)), torch.randn(5, 9)
+    expected = draw_mask(net, split, example_input=x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):  # stands for a GPU
+            assert draw_mask(net, split, example_input=x) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_default_rate_is_the_split_s_own() -> None:
