@@ -49,7 +49,8 @@ class LayerReset(Reset):
 class KaimingNormal(Reset):
     """Draw weights by ``kaiming_normal_(fan_in, relu)``; vectors (biases) become zero.
 
-    The reference's *initial* weights. Norm layers, where they are redrawn at all, start over as they were built.
+    The reference's *initial* weights. An embedding's row for padding becomes zero. Norm layers, where they are redrawn
+    at all, start over as they were built.
     """
 
     name: ClassVar[str] = "kaiming_normal"
@@ -69,6 +70,7 @@ class KaimingNormal(Reset):
                 nn.init.kaiming_normal_(values, mode="fan_in", nonlinearity="relu")
             else:
                 values.zero_()
+        blank_padding(stand_in)
 
 
 class Zero(Reset):
@@ -104,3 +106,14 @@ class NoReset(Reset):
             stand_in: A private copy of one module.
         """
         return
+
+
+def blank_padding(stand_in: StandIn) -> None:
+    """Set the row of an embedding that stands for padding to zero: no gradient would ever bring it back.
+
+    Args:
+        stand_in: A private copy of one module, drawn.
+    """
+    module = stand_in.module
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.padding_idx is not None:
+        module.weight[module.padding_idx].zero_()

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from lightning_ke.resets.base import Reset
-from lightning_ke.resets.drawn import LayerReset
+from lightning_ke.resets.drawn import LayerReset, blank_padding
 from lightning_ke.units import StandIn, filters_dim, is_norm
 
 
 class Orthogonal(Reset):
     """Draw as the layer itself does, then turn every filter until it is orthogonal to all that the layer holds.
 
-    That is: to the filters that stay, to the old values of those that are redrawn, and (where there is room for it) to
-    each other; its length stays. Where the old filters span the whole space already, as in layers with more filters
-    than weights in each, nothing is orthogonal to them, and the layer's own draw stays as it is; so do biases, norms
-    and the parameters of layers with several weights.
+    That is: to the filters that stay, to the old values of those that are redrawn, and (where there is room for as many
+    as the layer has) to each other; its length stays. Where the old filters span the whole space already, as in layers
+    with more filters than weights in each, nothing is orthogonal to them, and the layer's own draw stays as it is; so
+    do biases, norms and the parameters of layers with several weights.
 
     Source:
         "RePr: Improved Training of Convolutional Filters" (CVPR 2019).
@@ -54,6 +54,7 @@ class Orthogonal(Reset):
         rows = fresh.movedim(dim, 0)
         turned = _turned(rows.flatten(1), stand_in.current(name).movedim(dim, 0).flatten(1))
         fresh.copy_(turned.view(rows.shape).movedim(0, dim))
+        blank_padding(stand_in)
 
 
 def _turned(fresh: Tensor, held: Tensor) -> Tensor:

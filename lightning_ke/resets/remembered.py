@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_ke.masks import Mask
 from lightning_ke.packing import Bits, Channels, Entry, Whole
 from lightning_ke.resets.base import Reset
+from lightning_ke.resets.drawn import blank_padding
 from lightning_ke.sharding import gather
 from lightning_ke.units import StandIn, units
 
@@ -18,7 +19,7 @@ from lightning_ke.units import StandIn, units
 class Initial(Reset):
     """Draw from a normal distribution with the mean and the deviation that each parameter had before training.
 
-    Two numbers a parameter are remembered.
+    Two numbers a parameter are remembered. An embedding's row for padding becomes zero.
 
     Example:
         >>> reset = Initial()
@@ -62,6 +63,7 @@ class Initial(Reset):
             if name in self._moments:
                 mean, deviation = self._moments[name]
                 values.normal_(mean, deviation)
+        blank_padding(stand_in)
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered means and deviations, by canonical parameter name."""

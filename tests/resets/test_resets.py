@@ -189,6 +189,17 @@ def test_norms_that_are_reset_start_over_as_they_were_built(name: str) -> None:
     assert (net[1].running_mean == 0).all()
 
 
+@pytest.mark.parametrize("name", [name for name in list_resets() if name != "none"])
+@pytest.mark.parametrize("build", [nn.Embedding, nn.EmbeddingBag])
+def test_an_embedding_s_row_for_padding_stays_zero(build: type[nn.Embedding | nn.EmbeddingBag], name: str) -> None:
+    table = build(12, 4, padding_idx=2)
+    mask, reset = draw_mask(table, "everything"), get_reset(name)
+    reset.remember(table, mask)
+    redraw(table, mask, generation=2, reset=reset)
+    assert not table.weight[2].any()
+    assert bool(table.weight[1].any()) == (name != "zero")
+
+
 def test_norms_are_rewound_to_their_own_first_values() -> None:
     net = network()
     nn.init.zeros_(net[1].weight)  # as in residual blocks
