@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def find_supermask(
     Args:
         model: The network, called as ``model(inputs)`` in train mode; the very module that is to be trained, so that
             the mask has its names.
-        loader: Batches ``(inputs, labels)``, two tensors; further items are ignored.
+        loader: Batches ``(inputs, labels)``, two tensors; further items are ignored. It is gone through once an epoch.
         rate: Share of each tensor's entries that is fit, in (0, 1).
         epochs: How many times to go through the loader.
         lr: Learning rate of the scores: SGD with momentum 0.9 on a cosine. The gradient of a score is that of its
@@ -55,7 +56,8 @@ def find_supermask(
         A bool tensor for every parameter, True where it is fit.
 
     Raises:
-        ValueError: If an argument is out of range, or if the network has no weights that could be masked.
+        ValueError: If an argument is out of range, if the network has no weights that could be masked, or if the loader
+            has no batch in an epoch.
 
     Source:
         "What's Hidden in a Randomly Weighted Neural Network?" (CVPR 2020), edge-popup. The authors ran it on weights
@@ -73,7 +75,7 @@ def find_supermask(
     """
     check_rate(rate)
     check_whole("epochs", epochs, least=1)
-    if not 0 < lr < math.inf:
+    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < math.inf:
         raise ValueError(f"Expected argument `lr` to be a positive number, but got {lr!r}. Leave it at 1.0.")
     network = unwrap(model)
     check_splittable(SplitContext(network, (), target, seed))
@@ -116,17 +118,25 @@ class _Search:
             scores = {}
             for name, weight in self._weights.items():
                 seed_by("edge-popup", self._seed, name)
-                drawn = nn.init.kaiming_uniform_(torch.empty(weight.shape, device="cpu"), a=math.sqrt(5))
+                drawn = torch.empty(weight.shape, dtype=torch.float32, device="cpu")
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
                 scores[name] = drawn.to(weight.device).requires_grad_()
             optimizer = torch.optim.SGD(scores.values(), lr=lr, momentum=0.9)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
             seed_by("edge-popup", self._seed)
             self._network.train()
             try:
-                for _ in range(epochs):
+                for epoch in range(epochs):
+                    empty = True
                     for inputs, labels, *_ in loader:
                         self._step(scores, inputs, labels)
                         optimizer.step()
+                        empty = False
+                    if empty:
+                        raise ValueError(
+                            f"Expected argument `loader` to hold batches in each of {epochs} epochs, but there is none "
+                            f"in epoch {epoch + 1}. Give a DataLoader or a list, not an iterator that is used up."
+                        )
                     schedule.step()
             finally:
                 for module, mode in modes:
@@ -140,7 +150,8 @@ class _Search:
             flat = score.detach().flatten()
             member = highest(flat, math.ceil(self._rate * len(flat))).view(score.shape)
             # The value of the mask, the gradient of the score.
-            masked[self._own_name[name]] = self._weights[name].detach() * (member + (score - score.detach()))
+            weight = self._weights[name].detach()
+            masked[self._own_name[name]] = weight * (member + (score - score.detach())).to(weight.dtype)
         device = next(iter(scores.values())).device
         outputs = functional_call(self._network, {**masked, **self._buffers}, (inputs.to(device),))
         gradients = torch.autograd.grad(

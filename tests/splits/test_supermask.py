@@ -66,6 +66,19 @@ def test_network_and_random_streams_are_left_alone() -> None:
     assert find_supermask(net, loader, epochs=2, seed=1) != first
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_of_any_precision_are_searched(dtype: torch.dtype) -> None:
+    net, (x, labels) = network().to(dtype), task()
+    mask = find_supermask(net, [(x.to(dtype), labels)], rate=0.5, epochs=100, lr=10.0)
+    assert masked_accuracy(net, mask, (x.to(dtype), labels)) > 0.9
+
+
+@pytest.mark.parametrize(("batches", "epoch"), [([], 1), (iter([task()]), 2)])
+def test_a_loader_that_is_empty_or_used_up_is_refused(batches: Any, epoch: int) -> None:
+    with pytest.raises(ValueError, match=f"`loader` to hold batches in each of 3 epochs, .* in epoch {epoch}"):
+        find_supermask(network(), batches, epochs=3)
+
+
 def test_a_target_and_frozen_weights() -> None:
     net, batch = network(), task()
     for p in net.parameters():
@@ -81,6 +94,7 @@ def test_a_target_and_frozen_weights() -> None:
         ({"rate": 1.0}, r"`rate` to be in \(0, 1\), but got 1\.0"),
         ({"epochs": 0}, r"`epochs` to be a whole number of at least 1"),
         ({"lr": -1.0}, r"`lr` to be a positive number, but got -1\.0"),
+        ({"lr": "1"}, "`lr` to be a positive number, but got '1'"),
         ({"target": "1"}, "have weights that can be masked"),
         ({"target": "9"}, "`target` to name a submodule"),
     ],
