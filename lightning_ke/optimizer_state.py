@@ -111,10 +111,38 @@ def clear_entries(optimizer: Optimizer, parameter: nn.Parameter, where: Tensor) 
     """
     check_clearable(optimizer)
     if bool(where.all()):
-        optimizer.state.pop(parameter, None)
+        start_over(optimizer, parameter)
         return
-    rate = next(group["lr"] for group in optimizer.param_groups if any(p is parameter for p in group["params"]))
+    rate = _group_of(optimizer, parameter)["lr"]
     _clear(optimizer.state[parameter], parameter, where.to(parameter.device), float(rate))
+
+
+def start_over(optimizer: Optimizer, parameter: Tensor) -> None:
+    """Let an optimizer begin anew with a parameter, step count included.
+
+    Args:
+        optimizer: An optimizer that holds the parameter.
+        parameter: The parameter.
+
+    Example:
+        >>> weight = nn.Parameter(torch.ones(2))
+        >>> optimizer = torch.optim.Adagrad([weight], initial_accumulator_value=0.5)
+        >>> weight.grad = torch.ones(2)
+        >>> optimizer.step()
+        >>> start_over(optimizer, weight)
+        >>> optimizer.state[weight]["sum"]
+        tensor([0.5000, 0.5000])
+    """
+    if isinstance(optimizer, torch.optim.Adagrad):  # older versions of torch make its state in the constructor alone
+        state = optimizer.state[parameter]
+        state["step"].zero_()
+        own_part(state["sum"]).fill_(_group_of(optimizer, parameter)["initial_accumulator_value"])
+    else:
+        optimizer.state.pop(parameter, None)
+
+
+def _group_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any]:
+    return next(group for group in optimizer.param_groups if any(held is parameter for held in group["params"]))
 
 
 def check_clearable(optimizer: Optimizer) -> None:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Any, ClassVar
+
+from torch import optim
 
 from lightning_ke.arguments import check_patterns
 from lightning_ke.naming import named_parameters, nearest_names
+from lightning_ke.optimizer_state import start_over
 from lightning_ke.phases.base import Phase, Scene
+
+# Optimizers that add the decay to the gradient, unless a parameter group says `decoupled_weight_decay`.
+_COUPLED = (
+    optim.SGD,
+    optim.Adam,
+    optim.Adagrad,
+    optim.Adadelta,
+    optim.Adamax,
+    optim.ASGD,
+    optim.NAdam,
+    optim.RAdam,
+    optim.RMSprop,
+)
 
 
 class Ascent(Phase):
@@ -26,7 +44,7 @@ class Ascent(Phase):
     Raises:
         TypeError: If `layers` is a lone string.
         ValueError: If an argument is out of range; from the first step if a pattern matches no parameter, or the
-            optimizer decays weights on its own (AdamW), where the decay cannot be taken out of the gradient.
+            optimizer decays weights on its own (AdamW, Muon), where the decay cannot be taken out of the gradient.
 
     Source:
         "Simulated Annealing in Early Layers Leads to Better Generalization" (CVPR 2023).
@@ -37,7 +55,8 @@ class Ascent(Phase):
         >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
         >>> for layer in net:
         ...     layer.weight.grad = torch.ones(1, 1)
-        >>> Ascent(["0.*"]).before_step(Scene(net, (), None, None, generation=1))
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> Ascent(["0.*"]).before_step(Scene(net, [optimizer], None, None, generation=1))
         >>> print(*(round(layer.weight.grad.item(), 2) for layer in net))
         -0.01 1.0
     """
@@ -54,10 +73,12 @@ class Ascent(Phase):
     ) -> None:
         super().__init__(begin, end, first_generation)
         check_patterns("layers", layers)
-        if not scale > 0:
-            raise ValueError(f"Expected argument `scale` to be greater than 0, but got {scale}. The paper uses 0.01.")
+        if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale < math.inf:
+            raise ValueError(
+                f"Expected argument `scale` to be a number greater than 0, but got {scale!r}. The paper uses 0.01."
+            )
         self.layers = tuple(layers)
-        self.scale = scale
+        self.scale = float(scale)
 
     def enter(self, scene: Scene) -> None:
         """Refuse what cannot climb before the first step."""
@@ -69,30 +90,38 @@ class Ascent(Phase):
                     f"{pattern!r} matches none. Did you mean {nearest_names(pattern, names)}?"
                 )
         for optimizer in scene.optimizers:
-            decays = any(group.get("weight_decay", 0) for group in optimizer.param_groups)
-            if decays and (type(optimizer).__name__ == "AdamW" or optimizer.defaults.get("decoupled_weight_decay")):
+            decaying = [group for group in optimizer.param_groups if group.get("weight_decay", 0)]
+            coupled = isinstance(optimizer, _COUPLED) and not any(g.get("decoupled_weight_decay") for g in decaying)
+            if decaying and not coupled:
                 raise ValueError(
                     f"Expected an optimizer whose weight decay is part of the gradient for phase 'ascent', but "
-                    f"{type(optimizer).__name__} decays weights on its own. Use SGD, or `weight_decay=0`."
+                    f"{type(optimizer).__name__} decays weights on its own, or is not known not to. Use SGD, or "
+                    "`weight_decay=0`."
                 )
 
     def before_step(self, scene: Scene) -> None:
         """Turn the gradients of the climbing layers round, and take out what weight decay will add."""
+        # Of several optimizers one alone is about to step; another one's gradients are turned round before its own.
+        stepping = scene.optimizers if scene.stepping is None else [scene.stepping]
         decay = {
             id(parameter): float(group.get("weight_decay", 0))
-            for optimizer in scene.optimizers
+            for optimizer in stepping
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
         for name, parameter in named_parameters(scene.model):
-            if parameter.grad is not None and any(fnmatchcase(name, pattern) for pattern in self.layers):
+            if parameter.grad is None or id(parameter) not in decay:
+                continue
+            if any(fnmatchcase(name, pattern) for pattern in self.layers):
                 parameter.grad.mul_(-self.scale)
-                parameter.grad.sub_(parameter.detach(), alpha=decay.get(id(parameter), 0.0))
+                parameter.grad.sub_(parameter.detach(), alpha=decay[id(parameter)])
 
     def leave(self, scene: Scene) -> None:
         """Let every optimizer begin anew."""
         for optimizer in scene.optimizers:
-            optimizer.state.clear()
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    start_over(optimizer, parameter)
 
     def identity(self) -> dict[str, Any]:
         """Its arguments."""

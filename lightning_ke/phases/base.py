@@ -28,12 +28,14 @@ class Scene:
     Args:
         model: The network.
         optimizers: Its optimizers.
-        survivors: What the redraw that opened the generation left alone; None in the first generation.
+        survivors: What the redraw that opened the generation left alone; None in the first generation, and in one that
+            a resumed run goes on with.
         target: Canonical name of the submodule to which cutting and redrawing is limited, None for all.
         generation: Number of the generation.
         mask: What is fit; None until it is drawn, which in the first generation may need a batch.
         redrawable: From a mask to the names of the parameters of which the run's redraw would change something.
         redraw: Draws what a mask does not keep as the run does.
+        stepping: The one of the optimizers that is about to take a step (`Phase.before_step`), else None.
     """
 
     model: nn.Module
@@ -44,6 +46,7 @@ class Scene:
     mask: Mask | None = None
     redrawable: Callable[[Mask], Collection[str]] = tuple
     redraw: Callable[[Mask], None] = lambda _: None
+    stepping: Optimizer | None = None
 
     def weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The weights of all layers within the target by canonical name; no biases, no norms."""
@@ -132,10 +135,10 @@ class Phase(ABC):
         """
 
     def before_step(self, scene: Scene) -> None:
-        """Change the gradients before they are used.
+        """Change the gradients before they are used; several optimizers are announced one by one.
 
         Args:
-            scene: What it acts on.
+            scene: What it acts on; `scene.stepping` is the optimizer that is about to use its gradients.
         """
 
     def after_step(self, scene: Scene) -> None:

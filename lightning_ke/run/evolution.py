@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
@@ -107,7 +108,7 @@ class EvolutionRun:
             optimizer: The optimizer that is about to take the step.
         """
         if self.phases:
-            self.phases.before_step(self._scene(trainer, pl_module))
+            self.phases.before_step(replace(self._scene(trainer, pl_module), stepping=optimizer))
         # This runs at every step, for splits that never look, too.
         if self.settings.split.step_score is not None and self._may_be_last_epoch:
             self.split.observe_step(pl_module, optimizer, trainer.current_epoch)

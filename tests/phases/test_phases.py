@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW
+from torch.optim import SGD, Adagrad, Adam, AdamW
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ke import KnowledgeEvolution
@@ -130,6 +132,63 @@ def test_climbing_layers_climb_without_decay_and_the_others_descend() -> None:
         torch.testing.assert_close(parameter.detach(), wanted)
 
 
+class Halves(Module):
+    """Two optimizers that step one after the other on the gradients of one backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.moved: list[tuple[Tensor, Tensor]] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        loss, optimizers = super().training_step(batch, batch_idx), self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        before, gradient = self.net[4].weight.detach().clone(), self.net[4].weight.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+        self.moved.append((self.net[4].weight.detach() - before, gradient))
+
+    def configure_optimizers(self) -> Any:
+        return SGD(self.net[:2].parameters(), lr=1.0), SGD(self.net[2:].parameters(), lr=1.0, weight_decay=0.5)
+
+
+def test_with_several_optimizers_each_gradient_is_turned_round_once(tmp_path: Path) -> None:
+    module, _ = fit(tmp_path, [Ascent(["net.4.weight"], scale=0.125, end=1.0)], module=Halves(), score_fit=False)
+    assert len(module.moved) == 24
+    for moved, gradient in module.moved:
+        torch.testing.assert_close(moved, 0.125 * gradient, rtol=0, atol=1e-6)
+
+
+def test_behind_an_ascent_every_optimizer_begins_anew() -> None:
+    for build in (lambda p: SGD(p, lr=0.1, momentum=0.9), lambda p: Adagrad(p, lr=0.1), lambda p: Adam(p, lr=0.1)):
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 2)
+        optimizer = build(layer.parameters())
+        for steps in range(1, 4):
+            if steps == 3:
+                Ascent(["weight"]).leave(Scene(layer, (optimizer,), None, None, generation=1))
+                twin = copy.deepcopy(layer)
+                fresh = build(twin.parameters())
+                for parameter in twin.parameters():
+                    parameter.grad = torch.full_like(parameter, 3.0)
+                fresh.step()
+            for parameter in layer.parameters():
+                parameter.grad = torch.full_like(parameter, float(steps))
+            optimizer.step()
+        assert torch.equal(layer.weight, twin.weight)
+
+
+@pytest.mark.parametrize("build", [torch.optim.Adafactor, getattr(torch.optim, "Muon", torch.optim.Adafactor)])
+def test_an_optimizer_that_decays_on_its_own_cannot_ascend(build: Any) -> None:
+    layer = nn.Linear(3, 2, bias=False)
+    for decay in (0.1, 0.0):
+        scene = Scene(layer, (build(layer.parameters(), lr=0.1, weight_decay=decay),), None, None, generation=1)
+        with pytest.raises(ValueError, match="decays weights on its own") if decay else nullcontext():
+            Ascent(["weight"]).enter(scene)
+
+
 def test_an_ascent_that_cannot_be_is_refused(tmp_path: Path) -> None:
     module = Module()
     scene = Scene(module, (SGD(module.parameters(), lr=1.0),), None, None, generation=1)
@@ -138,6 +197,8 @@ def test_an_ascent_that_cannot_be_is_refused(tmp_path: Path) -> None:
     scene = Scene(module, (AdamW(module.parameters(), weight_decay=0.1),), None, None, generation=1)
     with pytest.raises(ValueError, match="AdamW decays weights on its own"):
         Ascent(["net.0.*"]).enter(scene)
+    with pytest.raises(ValueError, match=r"`scale` to be a number greater than 0, but got '0\.01'"):
+        Ascent(["net.*"], scale="0.01")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="`layers` to be a sequence"):
         Ascent("net.*")
     with pytest.raises(ValueError, match=r"0 <= begin < end <= 1, but got .* and None"):

@@ -69,7 +69,7 @@ def test_network_and_random_streams_are_left_alone() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_weights_of_any_precision_are_searched(dtype: torch.dtype) -> None:
     net, (x, labels) = network().to(dtype), task()
-    mask = find_supermask(net, [(x.to(dtype), labels)], rate=0.5, epochs=100, lr=10.0)
+    mask = find_supermask(net, [(x.to(dtype), labels)], rate=0.5, epochs=30, lr=10.0)
     assert masked_accuracy(net, mask, (x.to(dtype), labels)) > 0.9
 
 
