@@ -6,6 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 from lightning_ke.arguments import check_choice, check_whole, plain_values
@@ -36,7 +37,8 @@ class GenerationEnd(ABC):
         Args:
             generation: Number of the generation, from 1.
             epochs: Epochs that it has been trained for, this one included.
-            metrics: All that was logged, as the Trainer's `callback_metrics`.
+            metrics: All that the generation has logged, as in the Trainer's `callback_metrics`; what a validation of an
+                earlier generation has said is not among it.
         """
 
     def identity(self) -> dict[str, Any]:
@@ -62,6 +64,9 @@ class FixedLength(GenerationEnd):
     Args:
         epochs: Epochs of each generation: one number for all, or one for each (the last holds for any further).
 
+    Raises:
+        ValueError: If a length is no whole number of at least 1.
+
     Example:
         >>> policy = FixedLength((3, 1))
         >>> policy.ends(1, 2, {}), policy.ends(1, 3, {}), policy.ends(2, 1, {})
@@ -71,7 +76,10 @@ class FixedLength(GenerationEnd):
     reason: ClassVar[str] = "length"
 
     def __init__(self, epochs: int | Sequence[int]) -> None:
-        self.epochs = (epochs,) if isinstance(epochs, int) else tuple(epochs)
+        lengths = (epochs,) if isinstance(epochs, int) or not isinstance(epochs, Sequence) else tuple(epochs)
+        for length in lengths or (None,):
+            check_whole("epochs", length, least=1, optional=False)
+        self.epochs = lengths
 
     def horizon(self, generation: int) -> int:
         """The length of the generation."""
@@ -86,6 +94,8 @@ class _Watching(GenerationEnd):
     """Ends a generation by what the validation says, within a least and a greatest length."""
 
     def __init__(self, monitor: str, patience: int, least: int, most: int) -> None:
+        if not isinstance(monitor, str):
+            raise ValueError(f"Expected argument `monitor` to be the name of a logged metric, but got {monitor!r}.")
         check_whole("patience", patience, least=1, optional=False)
         check_whole("least", least, least=1, optional=False)
         check_whole("most", most, least=least, optional=False)
@@ -161,7 +171,9 @@ class Plateau(_Watching):
         check_choice("mode", mode, ("min", "max"))
         super().__init__(monitor, patience, least, most)
         self.mode = mode
-        self.min_delta = min_delta
+        if isinstance(min_delta, bool) or not isinstance(min_delta, Real) or not 0 <= min_delta < math.inf:
+            raise ValueError(f"Expected argument `min_delta` to be a number of at least 0, but got {min_delta!r}.")
+        self.min_delta = float(min_delta)
 
     def _look(self, metrics: Mapping[str, float]) -> None:
         value = _logged(metrics, self.monitor) * (1 if self.mode == "min" else -1)
@@ -206,6 +218,10 @@ class Overfit(_Watching):
         most: int = 200,
     ) -> None:
         super().__init__(monitor, patience, least, most)
+        if not isinstance(train_monitor, str):
+            raise ValueError(
+                f"Expected argument `train_monitor` to be the name of a logged metric, but got {train_monitor!r}."
+            )
         self.train_monitor = train_monitor
         self._train_at_best = math.inf
 

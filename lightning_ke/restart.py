@@ -130,6 +130,8 @@ def too_long_horizons(trainer: Trainer, epochs: int) -> list[str]:
     found = []
     for config in trainer.lr_scheduler_configs:
         steps: float = epochs
+        if config.interval == "step" and math.isinf(trainer.num_training_batches):
+            continue  # nobody knows how many steps an epoch of such a data set has
         if config.interval == "step":
             steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches) * epochs
         horizon = _horizon(config.scheduler)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import pairwise
+from numbers import Real
 from typing import TYPE_CHECKING, Any
+
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_ke.loaders import rebuilds_iterator, reload_loader
 from lightning_ke.masks import Mask
@@ -54,7 +59,7 @@ class GenerationSchedule:
     def __post_init__(self) -> None:
         for field in fields(self):
             values = getattr(self, field.name)
-            if isinstance(values, (str, int, float)):
+            if isinstance(values, str) or not isinstance(values, Iterable):
                 raise ValueError(
                     f"Expected argument `{field.name}` to hold one value for each generation, but got {values!r}. "
                     f"Write [{values!r}], or configure it without a schedule."
@@ -66,17 +71,17 @@ class GenerationSchedule:
                 "empty. Leave the schedule out, or give for example `lr=[1.0, 0.5]`."
             )
         for name in ("lr", "weight_decay", "augmentation"):
-            if not all(isinstance(value, (int, float)) and value >= 0 for value in getattr(self, name)):
+            if not all(_is_factor(value) for value in getattr(self, name)):
                 raise ValueError(
                     f"Expected argument `{name}` to hold numbers of at least 0, but got {getattr(self, name)}."
                 )
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         for name in ("batch_size", "image_size"):
             if any(not isinstance(size, int) or size < 1 for size in getattr(self, name)):
                 raise ValueError(
                     f"Expected argument `{name}` to hold whole numbers from 1, but got {getattr(self, name)}."
                 )
-        for rate in self.rate:
-            check_rate(rate)
+        object.__setattr__(self, "rate", tuple(check_rate(rate) for rate in self.rate))
 
     def value(self, name: str, generation: int) -> Any:
         """The value of a generation, None for what does not change.
@@ -106,6 +111,21 @@ class GenerationSchedule:
                 raise ValueError(
                     f"Expected a data module with `{attribute}` because the schedule changes {name}, but got "
                     f"{type(trainer.datamodule).__name__}. Put the loaders into a LightningDataModule that reads it."
+                )
+
+    def check_continued(self) -> None:
+        """Refuse factors that are lost when one schedule goes on: each is then what the last one is multiplied by.
+
+        Raises:
+            ValueError: If a factor of 0 is followed by another one.
+        """
+        for name in ("lr", "weight_decay"):
+            factors = getattr(self, name)
+            if any(earlier == 0 < later for earlier, later in pairwise(factors)):
+                raise ValueError(
+                    f"Expected argument `schedule` to scale `{name}` by more than 0 as long as another factor follows, "
+                    f"because of `lr_schedule='continue'`, but got {factors}. Write a small number in place of 0, or "
+                    "use `lr_schedule='restart'`."
                 )
 
     def set_data(self, trainer: Trainer, generation: int) -> None:
@@ -144,6 +164,9 @@ class GenerationSchedule:
             trainer: The Trainer.
             generation: Number of the generation.
             since: The generation by whose factors they are scaled already; None if they are as configured.
+
+        Raises:
+            ValueError: If rates are to be scaled and a schedule is none of torch's.
         """
         factors = {}
         for name in ("lr", "weight_decay"):
@@ -155,7 +178,7 @@ class GenerationSchedule:
                 for key in (*_RATES, "weight_decay"):
                     if key in group:
                         group[key] = group[key] * factors["lr" if key in _RATES else key]
-        for config in trainer.lr_scheduler_configs:
+        for config in trainer.lr_scheduler_configs if self.lr else ():
             _scale_schedule(config.scheduler, factors["lr"])
 
 
@@ -171,7 +194,7 @@ def get_schedule(schedule: GenerationSchedule | Mapping[str, Any] | None) -> Gen
 
     Example:
         >>> get_schedule({"lr": [1, 0.5]}).lr
-        (1, 0.5)
+        (1.0, 0.5)
     """
     if schedule is None or isinstance(schedule, GenerationSchedule):
         return schedule
@@ -186,11 +209,21 @@ def get_schedule(schedule: GenerationSchedule | Mapping[str, Any] | None) -> Gen
             f"Expected argument `schedule` to change {', '.join(known)}, but got {unknown[0]!r}. Remove it, or write "
             "one of these."
         )
-    return GenerationSchedule(**{name: values or () for name, values in schedule.items()})
+    return GenerationSchedule(**{name: () if values is None else values for name, values in schedule.items()})
+
+
+def _is_factor(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _scale_schedule(scheduler: Any, factor: float) -> None:
-    for key in ("base_lrs", "_last_lr"):
+    if not isinstance(scheduler, LRScheduler):
+        raise ValueError(
+            f"Expected learning-rate schedules of torch's because the schedule changes lr, but got a "
+            f"{type(scheduler).__name__}, which keeps rates of its own. Leave `lr` out of the schedule, or build a "
+            "`torch.optim.lr_scheduler.LRScheduler`."
+        )
+    for key in ("base_lrs", "max_lrs", "_last_lr"):
         if hasattr(scheduler, key):
             setattr(scheduler, key, [rate * factor for rate in getattr(scheduler, key)])
     for part in getattr(scheduler, "_schedulers", ()):
@@ -205,7 +238,7 @@ class RateByGeneration(Split):
         rates: The rate of each generation; the last one holds for all further ones.
 
     Raises:
-        ValueError: If the split has no rate.
+        ValueError: If the split has no rate, or is no dataclass, of which a copy with another rate can be made.
 
     Example:
         >>> from lightning_ke.splits import Kels
@@ -216,10 +249,11 @@ class RateByGeneration(Split):
     name = "rate-by-generation"
 
     def __init__(self, split: Split, rates: Sequence[float]) -> None:
-        if getattr(split, "rate", None) is None:
+        if getattr(split, "rate", None) is None or not is_dataclass(split):
             raise ValueError(
-                f"Expected a split with a rate because the schedule changes `rate`, but {split.name!r} has none. Use "
-                "'kels' or 'wels', say, or leave `rate` out of the schedule."
+                f"Expected a split with a rate because the schedule changes `rate`, but {split.name!r} has none "
+                "that can be replaced. Use 'kels' or 'wels', say, let a split of your own be a dataclass with a field "
+                "`rate`, or leave `rate` out of the schedule."
             )
         self.split = split
         self.rates = tuple(rates)

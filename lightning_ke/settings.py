@@ -91,6 +91,8 @@ class Settings:
         goals = dict(stop_at or {})
         check_goals(goals)
         schedule = get_schedule(schedule)
+        if schedule is not None and choices["lr_schedule"] == "continue":
+            schedule.check_continued()
         built = get_split(split, rate, ops)
         if schedule is not None and schedule.rate:
             built = RateByGeneration(built, schedule.rate)

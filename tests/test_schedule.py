@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.optim import SGD
+from torch.optim import SGD, lr_scheduler
 from torch.utils.data import DataLoader
 
 from lightning_ke import KnowledgeEvolution
 from lightning_ke.data import EmbeddedDataModule
-from lightning_ke.schedule import GenerationSchedule
+from lightning_ke.schedule import GenerationSchedule, RateByGeneration
+from lightning_ke.splits import Split, Wels
 from tests.callback.modules import Classifier, data, make_trainer
 
 
@@ -163,6 +166,71 @@ def test_factors_do_not_pile_up_on_a_schedule_that_goes_on(tmp_path: Path) -> No
         assert {seen["generation"]: seen["lr"] for seen in watch.seen} == {1: 0.05, 2: 0.025, 3: 0.025}
 
 
+def test_every_schedule_of_torch_s_is_scaled_as_a_whole() -> None:
+    def rates(build: Any, factor: float) -> list[float]:
+        optimizer = SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
+        scheduler = build(optimizer)
+        held = SimpleNamespace(optimizers=[optimizer], lr_scheduler_configs=[SimpleNamespace(scheduler=scheduler)])
+        GenerationSchedule(lr=[factor]).scale(held, 1)  # type: ignore[arg-type]
+        found = []
+        for _ in range(8):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return found
+
+    builds: list[Any] = [
+        lambda o: lr_scheduler.CyclicLR(o, base_lr=0.1, max_lr=1.0, step_size_up=2),
+        lambda o: lr_scheduler.OneCycleLR(o, max_lr=1.0, total_steps=8),
+        lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=3),
+        lambda o: lr_scheduler.LambdaLR(o, lambda step: 1 / (1 + step)),
+        lambda o: lr_scheduler.SequentialLR(
+            o, [lr_scheduler.LinearLR(o, 0.1, total_iters=2), lr_scheduler.StepLR(o, 2)], milestones=[2]
+        ),
+    ]
+    for build in builds:
+        plain = rates(build, 1.0)
+        assert len(set(plain)) > 2
+        assert rates(build, 0.25) == pytest.approx([0.25 * rate for rate in plain])
+
+
+def test_a_schedule_with_rates_of_its_own_is_refused() -> None:
+    class Own:
+        def __init__(self, optimizer: Any) -> None:
+            self.rates = [group["lr"] for group in optimizer.param_groups]
+
+    optimizer = SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    configs = [SimpleNamespace(scheduler=Own(optimizer))]
+    held: Any = SimpleNamespace(optimizers=[optimizer], lr_scheduler_configs=configs)
+    with pytest.raises(ValueError, match="because the schedule changes lr, but got a Own"):
+        GenerationSchedule(lr=[1.0, 0.5]).scale(held, 1)
+    GenerationSchedule(weight_decay=[0.5]).scale(held, 1)
+
+
+def test_what_a_checkpoint_holds_are_python_s_types() -> None:
+    numbers = np.linspace(0.25, 0.5, 2)
+    schedule = GenerationSchedule(lr=numbers, weight_decay=numbers, augmentation=numbers, rate=numbers)
+    values = [value for listed in schedule.identity().values() for value in listed]
+    assert len(values) == 8
+    assert {type(value) for value in values} == {float}
+
+
+def test_a_split_of_one_s_own_with_a_rate_that_cannot_be_replaced_is_refused() -> None:
+    class Own(Wels):
+        pass
+
+    class Plain(Split):
+        name = "plain"
+        rate = 0.5
+
+        def draw(self, context: Any) -> Any:
+            return Wels(self.rate).draw(context)
+
+    assert RateByGeneration(Own(0.5), [0.5, 0.25]).last_draw == 2
+    with pytest.raises(ValueError, match="let a split of your own be a dataclass"):
+        RateByGeneration(Plain(), [0.5, 0.25])
+
+
 def test_images_are_cropped_less_at_a_lower_strength() -> None:
     module = EmbeddedDataModule(crop_scale=(0.2, 1.0))
     module.setup("fit")
@@ -194,6 +262,7 @@ def test_training_images_alone_get_smaller_before_and_after_they_are_read() -> N
         ({"lr": 0.5}, r"Write \[0\.5\]"),
         ({"lr": [-1.0]}, "`lr` to hold numbers of at least 0"),
         ({"lr": ["a"]}, "`lr` to hold numbers of at least 0"),
+        ({"lr": [float("inf")]}, "`lr` to hold numbers of at least 0"),
         ({"batch_size": [0]}, "`batch_size` to hold whole numbers"),
         ({"image_size": [32.5]}, "`image_size` to hold whole numbers"),
         ({"rate": [1.5]}, r"`rate` to be in \(0, 1\)"),
@@ -202,6 +271,14 @@ def test_training_images_alone_get_smaller_before_and_after_they_are_read() -> N
 def test_what_makes_no_sense_is_refused(schedule: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KnowledgeEvolution(schedule=schedule)
+
+
+def test_a_factor_of_0_is_refused_where_the_next_one_builds_on_it() -> None:
+    for name in ("lr", "weight_decay"):
+        with pytest.raises(ValueError, match=rf"scale `{name}` by more than 0 .* but got \(0\.0, 1\.0\)"):
+            KnowledgeEvolution(schedule={name: [0.0, 1.0]}, lr_schedule="continue")
+        KnowledgeEvolution(schedule={name: [1.0, 0.0]}, lr_schedule="continue")
+        KnowledgeEvolution(schedule={name: [0.0, 1.0]})
 
 
 def test_a_split_without_a_rate_and_loaders_that_nobody_can_change_are_refused(tmp_path: Path) -> None:

@@ -310,7 +310,9 @@ class EvolutionRun:
         ends = over
         if not isinstance(policy, FixedLength):
             # The first rank decides for all: metrics that are not reduced differ from rank to rank.
-            ends = bool(trainer.strategy.broadcast(policy.ends(clock.generation, clock.epochs, metrics)))
+            ends = bool(
+                trainer.strategy.broadcast(policy.ends(clock.generation, clock.epochs, self.records.own_metrics))
+            )
         if not ends:
             return
         clock.closed = clock.generation

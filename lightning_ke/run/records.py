@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning_ke.compatibility import logged_too_late
+from lightning_ke.fit_scoring import FIT_PREFIX
 from lightning_ke.generations import Clock
 from lightning_ke.history import weight_magnitudes
 from lightning_ke.masks import Mask
@@ -32,7 +33,10 @@ class GenerationRecords:
 
     def open_generation(self) -> None:
         """Forget the scores and rates of the generation before."""
-        self._scores, self._rates = {}, []
+        validated = [*self._scores.get("dense", ()), *(FIT_PREFIX + name for name in self._scores.get("fit", ()))]
+        # Lightning shows a metric until it is logged again: in an epoch without a validation, that of the one before.
+        earlier = validated or list(self._scores.get("earlier", ()))
+        self._scores, self._rates = {"earlier": earlier}, []
 
     def note_rate(self, trainer: Trainer, epoch: int) -> None:
         """Note the highest learning rate with which an epoch begins.
@@ -53,7 +57,7 @@ class GenerationRecords:
             dense: Metrics of the dense network.
             fit: Metrics of the fit hypothesis.
         """
-        self._scores |= {"dense": dense, "fit": fit, "epoch": int(trainer.current_epoch)}
+        self._scores |= {"dense": dense, "fit": fit, "epoch": int(trainer.current_epoch), "earlier": []}
         self.remember_metrics(trainer)
 
     def remember_training(self, trainer: Trainer) -> None:
@@ -101,6 +105,12 @@ class GenerationRecords:
     def metrics(self) -> dict[str, float]:
         """Every metric as it was at the last end of a validation or of an epoch, or behind an epoch's last step."""
         return {**self._scores.get("metrics", {}), **self._scores.get("training", {})}
+
+    @property
+    def own_metrics(self) -> dict[str, float]:
+        """Those of `metrics` that are of this generation, and not what a validation of an earlier one has said."""
+        earlier = set(self._scores.get("earlier", ()))
+        return {name: value for name, value in self.metrics.items() if name not in earlier}
 
     def write(self, trainer: Trainer, pl_module: LightningModule, mask: Mask, clock: Clock, ended: str) -> None:
         """Write the generation's record, in place of the one that an interrupted run left of it.

@@ -11,7 +11,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_ke import KnowledgeEvolution
-from lightning_ke.endings import Overfit, Plateau
+from lightning_ke.endings import FixedLength, Overfit, Plateau
 from tests.callback.modules import Classifier, make_trainer, named, same, train_loader, val_loader, weights
 
 
@@ -73,6 +73,30 @@ def test_a_generation_ends_on_a_plateau_but_not_before_its_least_length(tmp_path
     losses = [(0.0, 1.0)] * 9
     callback = run(tmp_path, Scripted(losses), 9, end=Plateau("scripted_val", patience=1, least=3, most=5))
     assert ends(callback) == [(3, "plateau")] * 3
+
+
+@pytest.mark.parametrize("resumed_behind", [None, 6])
+def test_what_the_generation_before_has_scored_does_not_count(tmp_path: Path, resumed_behind: int | None) -> None:
+    """Validated in every second epoch: in the first one of generation 2 Lightning still shows the last best loss."""
+
+    def fit(checkpoint: Path | None = None) -> KnowledgeEvolution:
+        losses = [(0.0, 0.5)] * 6 + [(0.0, 9.0 - number) for number in range(6)]
+        callback = KnowledgeEvolution(end=Plateau("scripted_val", patience=4, least=2, most=6), seed=0, score_fit=False)
+        saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+        trainer = make_trainer(
+            tmp_path,
+            max_epochs=12,
+            check_val_every_n_epoch=2,
+            callbacks=[callback, saver],
+            enable_checkpointing=True,
+        )
+        trainer.fit(Scripted(losses), train_loader(), val_loader(), ckpt_path=checkpoint)
+        return callback
+
+    callback = fit()
+    if resumed_behind is not None:
+        callback = fit(tmp_path / f"epoch={resumed_behind}.ckpt")
+    assert ends(callback) == [(6, "length"), (6, "length")]
 
 
 def test_the_number_of_generations_ends_such_a_run(tmp_path: Path) -> None:
@@ -222,6 +246,24 @@ def test_policies_count_in_whole_numbers(kind: Any, name: str) -> None:
         ValueError, match=rf"Expected argument `{name}` to be a whole number of at least \d, but got None"
     ):
         kind(**{name: None})
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Plateau(monitor=None), "`monitor` to be the name of a logged metric, but got None"),  # type: ignore[arg-type]
+        (lambda: Overfit(train_monitor=3), "`train_monitor` to be the name of a logged metric, but got 3"),  # type: ignore[arg-type]
+        (lambda: Plateau(min_delta="0.1"), "`min_delta` to be a number of at least 0, but got '0"),  # type: ignore[arg-type]
+        (lambda: Plateau(min_delta=-1.0), "`min_delta` to be a number of at least 0, but got -1"),
+        (lambda: FixedLength(()), "`epochs` to be a whole number of at least 1, but got None"),
+        (lambda: FixedLength([3, 0]), "`epochs` to be a whole number of at least 1, but got 0"),
+        (lambda: FixedLength(2.5), "`epochs` to be a whole number of at least 1, but got 2"),  # type: ignore[arg-type]
+    ],
+    ids=named,
+)
+def test_policies_refuse_what_they_would_stumble_over_later(build: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
 
 
 def test_lengths_and_a_policy_exclude_each_other(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_ke import KnowledgeEvolution
-from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader, weights
+from tests.callback.modules import Classifier, data, make_trainer, same, train_loader, val_loader, weights
 
 
 class Rates(Callback):
@@ -113,6 +115,20 @@ def test_a_constant_horizon_is_restarted_as_written_with_a_warning(tmp_path: Pat
         evolved = rates(tmp_path, WithSchedule(written), 12, 3)
     assert evolved[:12] == pytest.approx(evolved[12:24])
     assert min(evolved) > 0.005
+
+
+def test_a_data_set_of_unknown_length_may_have_a_schedule_by_steps(tmp_path: Path) -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            yield from data()
+
+    def written(optimizer: Any, trainer: Trainer) -> Any:
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=7)
+
+    witness = Rates()
+    trainer = make_trainer(tmp_path, max_epochs=4, callbacks=[witness, KnowledgeEvolution(generations=2, seed=0)])
+    trainer.fit(WithSchedule(written, "step"), DataLoader(Stream(), 8))
+    assert witness.rates[:6] == pytest.approx(witness.rates[6:])
 
 
 def test_the_trainers_length_is_its_own_again(tmp_path: Path) -> None:
