@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
+from numbers import Real
 from typing import Any
 
 
@@ -101,6 +103,39 @@ def check_patterns(name: str, value: object) -> None:
         )
     if not isinstance(value, Collection) or not all(isinstance(pattern, str) for pattern in value):
         raise TypeError(f"Expected argument `{name}` to be a sequence of patterns, but got {value!r}.")
+
+
+def check_name(name: str, value: object) -> None:
+    """Refuse what is no name.
+
+    Args:
+        name: Name of the argument.
+        value: What was given for it.
+
+    Raises:
+        TypeError: If it is no string.
+
+    Example:
+        >>> check_name("monitor", None)
+        Traceback (most recent call last):
+        ...
+        TypeError: Expected argument `monitor` to be a name, but got None.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"Expected argument `{name}` to be a name, but got {value!r}.")
+
+
+def as_number(value: object) -> float:
+    """A real number as a float; NaN, which lies in no range, for anything else.
+
+    Args:
+        value: What was given for an argument; bools are no numbers here.
+
+    Example:
+        >>> as_number(2), as_number("2"), 0 < as_number(True)
+        (2.0, nan, False)
+    """
+    return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
 
 
 def plain_values(values: Mapping[str, object]) -> dict[str, Any]:

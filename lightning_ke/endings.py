@@ -6,10 +6,9 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, ClassVar, Literal
 
-from lightning_ke.arguments import check_choice, check_whole, plain_values
+from lightning_ke.arguments import as_number, check_choice, check_name, check_whole, plain_values
 from lightning_ke.generations import Plan, plan_generations, plan_lengths
 
 
@@ -94,8 +93,7 @@ class _Watching(GenerationEnd):
     """Ends a generation by what the validation says, within a least and a greatest length."""
 
     def __init__(self, monitor: str, patience: int, least: int, most: int) -> None:
-        if not isinstance(monitor, str):
-            raise ValueError(f"Expected argument `monitor` to be the name of a logged metric, but got {monitor!r}.")
+        check_name("monitor", monitor)
         check_whole("patience", patience, least=1, optional=False)
         check_whole("least", least, least=1, optional=False)
         check_whole("most", most, least=least, optional=False)
@@ -149,6 +147,7 @@ class Plateau(_Watching):
 
     Raises:
         ValueError: If an argument is out of range.
+        TypeError: If a metric is not named by a string.
 
     Example:
         >>> policy = Plateau("val_loss", patience=2, least=1, most=10)
@@ -171,7 +170,7 @@ class Plateau(_Watching):
         check_choice("mode", mode, ("min", "max"))
         super().__init__(monitor, patience, least, most)
         self.mode = mode
-        if isinstance(min_delta, bool) or not isinstance(min_delta, Real) or not 0 <= min_delta < math.inf:
+        if not 0 <= as_number(min_delta) < math.inf:
             raise ValueError(f"Expected argument `min_delta` to be a number of at least 0, but got {min_delta!r}.")
         self.min_delta = float(min_delta)
 
@@ -195,6 +194,7 @@ class Overfit(_Watching):
 
     Raises:
         ValueError: If an argument is out of range.
+        TypeError: If a metric is not named by a string.
 
     Source:
         "Knowledge Evolution in Neural Networks" (CVPR 2021): the premise that a generation overfits a small data set.
@@ -218,10 +218,7 @@ class Overfit(_Watching):
         most: int = 200,
     ) -> None:
         super().__init__(monitor, patience, least, most)
-        if not isinstance(train_monitor, str):
-            raise ValueError(
-                f"Expected argument `train_monitor` to be the name of a logged metric, but got {train_monitor!r}."
-            )
+        check_name("train_monitor", train_monitor)
         self.train_monitor = train_monitor
         self._train_at_best = math.inf
 

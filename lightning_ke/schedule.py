@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_ke.arguments import as_number
 from lightning_ke.loaders import rebuilds_iterator, reload_loader
 from lightning_ke.masks import Mask
 from lightning_ke.rng import capture_rng, restore_rng
@@ -71,7 +71,7 @@ class GenerationSchedule:
                 "empty. Leave the schedule out, or give for example `lr=[1.0, 0.5]`."
             )
         for name in ("lr", "weight_decay", "augmentation"):
-            if not all(_is_factor(value) for value in getattr(self, name)):
+            if not all(0 <= as_number(value) < math.inf for value in getattr(self, name)):
                 raise ValueError(
                     f"Expected argument `{name}` to hold numbers of at least 0, but got {getattr(self, name)}."
                 )
@@ -212,10 +212,6 @@ def get_schedule(schedule: GenerationSchedule | Mapping[str, Any] | None) -> Gen
     return GenerationSchedule(**{name: () if values is None else values for name, values in schedule.items()})
 
 
-def _is_factor(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
-
-
 def _scale_schedule(scheduler: Any, factor: float) -> None:
     if not isinstance(scheduler, LRScheduler):
         raise ValueError(
@@ -249,7 +245,8 @@ class RateByGeneration(Split):
     name = "rate-by-generation"
 
     def __init__(self, split: Split, rates: Sequence[float]) -> None:
-        if getattr(split, "rate", None) is None or not is_dataclass(split):
+        has_rate: bool = getattr(split, "rate", None) is not None and is_dataclass(split)
+        if not has_rate:
             raise ValueError(
                 f"Expected a split with a rate because the schedule changes `rate`, but {split.name!r} has none "
                 "that can be replaced. Use 'kels' or 'wels', say, let a split of your own be a dataclass with a field "

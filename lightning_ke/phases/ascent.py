@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from numbers import Real
 from typing import Any, ClassVar
 
 from torch import optim
 
-from lightning_ke.arguments import check_patterns
+from lightning_ke.arguments import as_number, check_patterns
 from lightning_ke.naming import named_parameters, nearest_names
 from lightning_ke.optimizer_state import start_over
 from lightning_ke.phases.base import Phase, Scene
@@ -73,7 +72,7 @@ class Ascent(Phase):
     ) -> None:
         super().__init__(begin, end, first_generation)
         check_patterns("layers", layers)
-        if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale < math.inf:
+        if not 0 < as_number(scale) < math.inf:
             raise ValueError(
                 f"Expected argument `scale` to be a number greater than 0, but got {scale!r}. The paper uses 0.01."
             )

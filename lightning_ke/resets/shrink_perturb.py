@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import ClassVar
 
 import torch
 
+from lightning_ke.arguments import as_number
 from lightning_ke.resets.base import Reset
 from lightning_ke.resets.drawn import LayerReset
 from lightning_ke.units import StandIn, is_norm
@@ -46,12 +46,12 @@ class ShrinkPerturb(Reset):
     reads_current: ClassVar[bool] = True
 
     def __init__(self, shrink: float = 0.4, perturb: float = 0.1) -> None:
-        if not 0 < _number(shrink) <= 1:
+        if not 0 < as_number(shrink) <= 1:
             raise ValueError(
                 f"Expected argument `shrink` to be in (0, 1], but got {shrink!r}. It is the share of the old value "
                 "that is left, such as 0.4."
             )
-        if not 0 <= _number(perturb) < math.inf:
+        if not 0 <= as_number(perturb) < math.inf:
             raise ValueError(
                 f"Expected argument `perturb` to be a number of at least 0, but got {perturb!r}. It is the share of a "
                 "fresh value that is added, such as 0.1."
@@ -73,8 +73,3 @@ class ShrinkPerturb(Reset):
             if old.dtype is torch.float64:  # float32 would round it
                 stand_in.replace(name, stand_in.parameters[name].double())
             stand_in.parameters[name].mul_(self.perturb).add_(old, alpha=self.shrink)
-
-
-def _number(value: object) -> float:
-    """NaN, which no range holds, for what is no number; a bool is one to Python."""
-    return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)

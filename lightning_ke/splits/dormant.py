@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_ke.activity import activity_of
+from lightning_ke.arguments import as_number
 from lightning_ke.masks import Mask
 from lightning_ke.packing import Bits, Entry, Whole
 from lightning_ke.resets.drawn import Zero
@@ -67,13 +67,12 @@ class Dormant(Split):
     may_keep_all = True
 
     def __post_init__(self) -> None:
-        given: object = self.tau
-        if isinstance(given, bool) or not isinstance(given, Real) or not 0 <= float(given) < 1:
+        if not 0 <= as_number(self.tau) < 1:
             raise ValueError(
                 f"Expected argument `tau` to be in [0, 1), but got {self.tau!r}. It is the greatest share of its "
                 "layer's mean activity that a dormant channel has, such as 0.1."
             )
-        object.__setattr__(self, "tau", float(given))  # a frozen dataclass is filled in this way
+        object.__setattr__(self, "tau", float(self.tau))  # a frozen dataclass is filled in this way
 
     def draw(self, context: SplitContext) -> Mask:
         """Mark what belongs to no dormant channel.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_ke.arguments import check_whole
+from lightning_ke.arguments import as_number, check_whole
 from lightning_ke.keyed_rng import forked_rng
 from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below, unwrap
@@ -75,7 +74,7 @@ def find_supermask(
     """
     check_rate(rate)
     check_whole("epochs", epochs, least=1)
-    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < math.inf:
+    if not 0 < as_number(lr) < math.inf:
         raise ValueError(f"Expected argument `lr` to be a positive number, but got {lr!r}. Leave it at 1.0.")
     network = unwrap(model)
     check_splittable(SplitContext(network, (), target, seed))
