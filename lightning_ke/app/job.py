@@ -52,7 +52,8 @@ def _sweep_job(config: DictConfig, record: RunFolder) -> float | None:
     try:
         check_complete(config)
         check_one_process(config)
-        if record.holds_run:
+        # Of a run that failed before its first epoch was over there is nothing to keep, its configuration neither.
+        if record.holds_run and record.checkpoint.exists():
             check_same(relocated(record.config, record), config, record.path)
             if record.finished:
                 log.info("%s is finished already, skipped.", name)

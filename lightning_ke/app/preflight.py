@@ -32,10 +32,14 @@ def check_one_process(config: DictConfig, launcher: Any = None) -> None:
         ValueError: If each job trains on several devices.
     """
     devices, strategy = config.trainer.devices, config.trainer.strategy
-    several = len(devices) > 1 if isinstance(devices, (list, ListConfig)) else devices not in (0, 1, "0", "1", "auto")
-    if not isinstance(strategy, str):
-        strategy = strategy.get("_target_", "")
-    if not several and "ddp" not in strategy.lower():
+    # All that there are, which may be several: only a look at them, by torch, would tell.
+    several = devices == "auto" and config.trainer.accelerator != "cpu"
+    if isinstance(devices, (list, ListConfig)):
+        several = len(devices) > 1
+    elif devices != "auto":
+        several = devices not in (0, 1, "0", "1")
+    name = strategy.get("_target_", "") if isinstance(strategy, DictConfig) else str(strategy)
+    if not several and "ddp" not in name.lower():
         return
     if "SLURM_NTASKS" in os.environ or (launcher is not None and launcher.get("tasks_per_node", 1) > 1):
         return

@@ -139,6 +139,20 @@ def test_another_configuration_does_not_go_into_the_folder_of_a_job(whole, tmp_p
     assert before == {path: path.read_bytes() for path in before}
 
 
+def test_a_job_that_trained_nothing_takes_another_configuration(whole, tmp_path):
+    """What it was refused for at its start has been put right in a file."""
+    shutil.copytree(whole / "multirun", tmp_path / "multirun")
+    folder = jobs(tmp_path)[0.3, 1]
+    saved = folder / "config.yaml"
+    saved.write_text(saved.read_text().replace("lr: 0.1", "lr: 0.2"))
+    for path in ("results.json", "tables.md", "history.png", "slim.safetensors", "checkpoints", "log"):
+        shutil.rmtree(folder / path) if (folder / path).is_dir() else (folder / path).unlink()
+    (folder / "status.json").write_text(json.dumps({"state": "failed", "error": "so", "folder": str(folder)}))
+    code, printed = ke_train(tmp_path, *SWEEP)
+    assert code == 0, printed
+    assert differences(jobs(whole)[0.3, 1], folder) == []
+
+
 @pytest.mark.parametrize("several", ["trainer.devices=2", "trainer.strategy=ddp", "trainer.devices=[0,1]"])
 def test_several_devices_are_refused_before_the_first_job(tmp_path, several):
     code, printed = ke_train(tmp_path, *SWEEP, several)
@@ -151,7 +165,9 @@ def test_several_devices_are_refused_before_the_first_job(tmp_path, several):
 def test_several_devices_are_fine_where_something_else_starts_the_processes():
     config = composed("trainer.devices=2", "trainer.strategy=ddp")
     check_one_process(config, {"tasks_per_node": 2})
-    check_one_process(composed("trainer.devices=auto"))
+    check_one_process(composed("trainer.devices=auto", "trainer.accelerator=cpu"))
+    with pytest.raises(ValueError, match=r"but got trainer\.devices=auto"):  # there may be several
+        check_one_process(composed("trainer.devices=auto"))
     with pytest.raises(ValueError, match="one device each"):
         check_one_process(config, {"tasks_per_node": 1})
 
