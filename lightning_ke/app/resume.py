@@ -15,16 +15,18 @@ from lightning_ke.app.run_folder import RunFolder, is_first_process
 # How long a run is.
 _LENGTH = ("generations.count", "generations.epochs", "trainer.max_epochs")
 # Paths that the user gives.
-_PATHS = ("datamodule.root", "datamodule.file", "backbone.weights", "split.mask", "loss.teacher.checkpoint")
+_DATA = ("datamodule.root", "datamodule.file", "datamodule.images.root")
+_PATHS = (*_DATA, "backbone.weights", "split.mask", "loss.teacher.checkpoint")
 # What may be different when a run goes on.
 _FREE = (
     *_LENGTH,
     "generations.stop_at",
     "threads",
-    "datamodule.root",
-    "datamodule.file",
+    *_DATA,
     "datamodule.download",
     "datamodule.num_workers",
+    "datamodule.images.download",
+    "datamodule.images.num_workers",
     "trainer.accelerator",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",

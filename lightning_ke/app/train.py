@@ -38,7 +38,7 @@ def _dispatch(arguments: list[str]) -> None:
         from lightning_ke.app.resume import continue_run
 
         rest = [argument for argument in arguments if argument not in resumed]
-        continue_run(Path(resumed[-1].removeprefix("resume=")), rest)
+        continue_run(Path(resumed[-1].removeprefix("resume=")).expanduser(), rest)  # shells leave `=~` as it is
         return
     import hydra
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Callback
 
-from lightning_ke.app.resume import absolute
+from lightning_ke.app.resume import absolute, check_same
 from lightning_ke.app.run_folder import RunFolder
 from tests.app.commands import composed
 from tests.app.processes import DEATHS, TINY, differences, ke_train
@@ -72,6 +72,10 @@ def test_paths_do_not_depend_on_the_current_folder(tmp_path):
     assert config.datamodule.root == str(tmp_path / "images")
     assert config.backbone.weights == str(Path("~/resnet.pth").expanduser())
     assert absolute(composed()) == composed()
+    turned = absolute(composed("experiment=heading", "logger=none", "datamodule.images.root=images"))
+    assert turned.datamodule.images.root == str(tmp_path / "images")
+    moved = composed("experiment=heading", "logger=none", "datamodule.images.root=elsewhere")
+    check_same(turned, moved, tmp_path)  # where the data are is no part of what a run is
 
 
 @pytest.mark.slow
