@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lightning_ke.app.answers import sentence_for
@@ -58,6 +59,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> float | No
         data: LightningDataModule = build(config.datamodule)
         data.prepare_data()
         task = build_task(config, data)
+        check_tested(task, data)
         split: Split = build(config.split)
         evolution = build_evolution(config, split)
         record = RunFolder(folder)
@@ -201,7 +203,7 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
         length = count * epochs
     elif length is None and count is not None and epochs is None:
         length = -1  # what ends a generation decides
-    check_validated(config.trainer, length)
+    check_trainer(config.trainer, length)
     with without_advice():
         trainer: Trainer = build(
             config.trainer,
@@ -215,18 +217,40 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
     return trainer
 
 
-def check_validated(trainer: Mapping[str, Any], length: int | None) -> None:
-    """Refuse a run in which nothing would ever be validated: no weights could be chosen, and no generation compared.
+def check_tested(task: LightningModule, data: LightningDataModule) -> None:
+    """Refuse what would train to its end and could then not be tested.
+
+    Args:
+        task: The module.
+        data: Its data, ours or somebody's; ours find their test images, but read none.
+
+    Raises:
+        ValueError: If one of the two says nothing of testing.
+        DataNotFoundError: If test images are missing.
+    """
+    for method, owner in (("test_step", task), ("test_dataloader", data)):
+        if not is_overridden(method, owner):
+            raise ValueError(
+                f"Expected {type(owner).__name__} to have a method `{method}`, because the weights that validation "
+                "chooses are tested at the end, but it has none. Write one."
+            )
+    find_test = getattr(data, "find_test", None)
+    if find_test is not None:
+        find_test()
+
+
+def check_trainer(trainer: Mapping[str, Any], length: int | None) -> None:
+    """Refuse a run in which nothing would be validated or tested, and arguments that the run gives its Trainer itself.
 
     Args:
         trainer: Arguments of the Trainer.
         length: Epochs of the run; -1 or None if they are not known.
 
     Raises:
-        ValueError: If there is no validation in so many epochs.
+        ValueError: If there is no validation in so many epochs, no test, or such an argument.
 
     Example:
-        >>> check_validated({"check_val_every_n_epoch": 5}, 3)
+        >>> check_trainer({"check_val_every_n_epoch": 5}, 3)
         Traceback (most recent call last):
         ...
         ValueError: Expected `trainer.check_val_every_n_epoch` to be at most 3, the epochs of the run, but got 5: ...
@@ -237,10 +261,21 @@ def check_validated(trainer: Mapping[str, Any], length: int | None) -> None:
             f"Expected `trainer.check_val_every_n_epoch` to be at most {length}, the epochs of the run, but got "
             f"{every}: nothing would be validated. Lower it, or train for longer."
         )
-    if trainer.get("limit_val_batches") == 0:
+    for part, why in (("val", "no weights could be chosen"), ("test", "the chosen weights are tested at the end")):
+        if trainer.get(f"limit_{part}_batches") == 0:
+            raise ValueError(
+                f"Expected `trainer.limit_{part}_batches` to be above 0, but got 0: {why}. Raise it, or leave it out."
+            )
+    instead = {
+        "callbacks": "the group callbacks",
+        "logger": "the group logger",
+        "plugins": "a Trainer of your own",
+        "default_root_dir": "hydra.run.dir=DIR",
+    }
+    if given := sorted(instead.keys() & trainer.keys()):
         raise ValueError(
-            "Expected `trainer.limit_val_batches` to be above 0, but got 0: nothing would be validated, and no weights "
-            "could be chosen. Raise it, or leave it out."
+            f"Expected `trainer.{given[0]}` to be left out, because ke-train gives the Trainer its own, but got "
+            f"{trainer[given[0]]!r}. Use {instead[given[0]]}."
         )
 
 

@@ -230,4 +230,5 @@ def test(config: DictConfig, task: LightningModule, data: LightningDataModule) -
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        return dict(trainer.test(task, data, verbose=False)[0])
+        # One dictionary for each loader; with several of them the names say which.
+        return {name: value for scores in trainer.test(task, data, verbose=False) for name, value in scores.items()}

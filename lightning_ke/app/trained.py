@@ -41,8 +41,15 @@ def trained_backbone(checkpoint: str | Path) -> nn.Module:
             f"Expected a checkpoint of ke-train, but there is no file {str(path)!r}. Give one of the `checkpoints` "
             "folder of a run."
         )
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    network = builder(content.get("hyper_parameters", {}).get("config"), str(path))()
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content["state_dict"], content["hyper_parameters"]
+    except Exception as error:  # of many kinds, and of many lines
+        raise ValueError(
+            f"Expected {str(path)!r} to be a checkpoint of ke-train, but it cannot be read as one. Give one of the "
+            "`checkpoints` folder of a run."
+        ) from error
+    network = builder(content["hyper_parameters"].get("config"), str(path))()
     part = "backbone."
     weights = {name[len(part) :]: value for name, value in content["state_dict"].items() if name.startswith(part)}
     network.load_state_dict(weights)

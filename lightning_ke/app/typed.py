@@ -14,14 +14,14 @@ from omegaconf import DictConfig
 from lightning_ke.app.build import plain, target_of
 from lightning_ke.naming import nearest_names
 
-# Keys of conf/train.yaml that stand outside of any group: what they hold, and the least number that makes sense.
-_OWN: dict[str, tuple[Any, int | None]] = {
-    "seed": (int, 0),
-    "threads": (int | None, 1),
-    "channels_last": (bool, None),
-    "warmup": (int | float, 0),
-    "monitor": (str, None),
-    "mode": (str, None),
+# Keys of conf/train.yaml that stand outside of any group: what they hold, and which numbers make sense.
+_OWN: dict[str, tuple[Any, int | None, int | None]] = {
+    "seed": (int, 0, 2**32 - 1),  # NumPy takes no larger one
+    "threads": (int | None, 1, None),
+    "channels_last": (bool, None, None),
+    "warmup": (int, 0, None),
+    "monitor": (str, None, None),
+    "mode": (str, None, None),
 }
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
 _SEQUENCES = (collections.abc.Sequence, list, tuple)
@@ -38,10 +38,13 @@ def check_types(config: DictConfig) -> None:
     Raises:
         ValueError: Naming the key.
     """
-    for name, (hint, least) in _OWN.items():
+    for name, (hint, least, most) in _OWN.items():
         value = config[name]
-        if not _is(value, hint) or (least is not None and value is not None and value < least):
-            bound = "" if least is None else f" of at least {least}"
+        fits = _is(value, hint)
+        if fits and value is not None:
+            fits = (least is None or value >= least) and (most is None or value <= most)
+        if not fits:
+            bound = ("" if least is None else f" of at least {least}") + ("" if most is None else f", at most {most}")
             raise ValueError(f"Expected `{name}` to be {_words(hint)}{bound}, but got {value!r}.")
     for key, node in _nodes(plain(config), ""):
         _check_node(key, node)

@@ -142,6 +142,9 @@ class ImageDataModule(LightningDataModule, ABC):
             uint8 images of shape (H, W, C) each, sizes may differ, or `Undecoded`; and int64 labels of shape (N,).
         """
 
+    def find_test(self) -> None:
+        """Raise what reading the test images would, before a long training; no image is decoded."""
+
     def in_memory(self, part: str, count: int) -> bool:
         """Whether images that were read undecoded are decoded once into memory.
 

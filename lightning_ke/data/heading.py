@@ -62,6 +62,10 @@ class HeadingDataModule(LightningDataModule):
         """Download the images, if that was asked for."""
         self.images.prepare_data()
 
+    def find_test(self) -> None:
+        """Raise what reading the test images would, before a long training; no image is decoded."""
+        self.images.find_test()
+
     def setup(self, stage: str) -> None:
         """Read the images that a stage needs.
 

@@ -120,6 +120,10 @@ class PictureDataModule(ImageDataModule):
             return Undecoded(dataset, range(len(dataset))), labels
         return Undecoded(dataset, positions.tolist()), labels[positions]
 
+    def find_test(self) -> None:
+        """Raise what reading the test images would, before a long training; no image is decoded."""
+        self.read("test")
+
     def in_memory(self, part: str, count: int) -> bool:
         """Whether a part is decoded once into memory.
 

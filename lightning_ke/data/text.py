@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_ke.arguments import check_whole
 from lightning_ke.data.decode import DataNotFoundError
 
 Windows = tuple[Tensor, Tensor]
@@ -32,7 +33,8 @@ class TextDataModule(LightningDataModule):
 
     Raises:
         DataNotFoundError: When the text is read, if the file is not there.
-        ValueError: If a part has no whole window.
+        ValueError: If an argument is out of range, or (when the text is read) it is no UTF-8, no character in it comes
+            `least_count` times, or a part has no whole window.
     """
 
     def __init__(
@@ -46,10 +48,14 @@ class TextDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        check_whole("length", length, least=1, optional=False)
+        check_whole("batch_size", batch_size, least=1, optional=False)
+        check_whole("least_count", least_count, least=1, optional=False)
+        check_whole("num_workers", num_workers, least=0, optional=False)
         self.file = Path(file)
         self.length = length
         self.batch_size = batch_size
-        train, val = shares
+        train, val = shares if len(shares) == 2 else (0, 0)
         if not (min(train, val) > 0 and train + val < 1):
             raise ValueError(
                 f"Expected argument `shares` to be two shares that leave a third, but got {tuple(shares)}. Give for "
@@ -64,11 +70,22 @@ class TextDataModule(LightningDataModule):
         """The alphabet, with the unknown character first, and the numbers of the characters of each part."""
         if not self.file.is_file():
             raise DataNotFoundError(f"Expected a text in {str(self.file)!r}, but there is no such file. Put one there.")
-        points = torch.tensor([ord(character) for character in self.file.read_text(encoding="utf-8")])
+        try:
+            text = self.file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"Expected {str(self.file)!r} to be a UTF-8 text, but it is not: {error}. Save it as UTF-8."
+            ) from error
+        points = torch.tensor([ord(character) for character in text])
         ends = [round(len(points) * share) for share in (self.shares[0], sum(self.shares))]
         train, val, test = torch.tensor_split(points, ends)
         known, counts = torch.unique(train, return_counts=True)
         known = known[counts >= self.least_count]
+        if len(known) == 0 < len(train):
+            raise ValueError(
+                f"Expected a character that comes {self.least_count} times (argument `least_count`) in the training "
+                f"part of {str(self.file)!r}, but there is none. Lower it, or give a longer text."
+            )
         parts = {"train": train, "val": val, "test": test}
         for name, part in parts.items():
             if len(part) <= self.length:

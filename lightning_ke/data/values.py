@@ -71,6 +71,10 @@ class ImageValueDataModule(ImageDataModule):
         listed = ListedImages(files, [0] * len(files), to_memory(self.memory_side(part)))
         return Undecoded(listed, range(len(listed))), torch.tensor(values, dtype=torch.float32)
 
+    def find_test(self) -> None:
+        """Raise what reading the test images would, before a long training; no image is decoded."""
+        self.read("test")
+
     def _names(self) -> list[str]:
         """Names of the values."""
         if self.columns is not None:

@@ -7,6 +7,8 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from lightning_ke.arguments import check_whole
+
 
 def cosine_with_warmup(optimizer: Optimizer, horizon: int, warmup: int = 5) -> LRScheduler:
     """Linear warm-up to the optimizer's learning rate, then half a cosine down to 0.
@@ -17,7 +19,7 @@ def cosine_with_warmup(optimizer: Optimizer, horizon: int, warmup: int = 5) -> L
         warmup: How many of these are spent on the way up; the last of them has the full learning rate.
 
     Raises:
-        ValueError: If the warm-up fills the whole horizon.
+        ValueError: If the warm-up is no whole number, or fills the whole horizon.
 
     Source:
         "Knowledge Evolution in Neural Networks" (CVPR 2021), the settings of the released experiments.
@@ -34,7 +36,8 @@ def cosine_with_warmup(optimizer: Optimizer, horizon: int, warmup: int = 5) -> L
         >>> rates
         [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
     """
-    if not 0 <= warmup < horizon:
+    check_whole("warmup", warmup, least=0, optional=False)
+    if warmup >= horizon:
         raise ValueError(
             f"Expected argument `warmup` to be shorter than the schedule, {horizon}, but got {warmup}. "
             "Shorten the warm-up, or give each generation more epochs."
@@ -55,6 +58,15 @@ def one_cycle(optimizer: Optimizer, horizon: int, warmup: float = 0.3) -> LRSche
         optimizer: Whose learning rate is scheduled.
         horizon: Length of the schedule, in steps of the scheduler (usually batches).
         warmup: Share of the horizon that is spent on the way up.
+
+    Raises:
+        ValueError: If it is no share.
+
+    Source:
+        "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates" (arXiv 1708.07120), as
+        torch has it: momentum moves the other way round, between 0.85 and 0.95.
     """
+    if not 0 <= warmup <= 1:
+        raise ValueError(f"Expected argument `warmup` to be a share, in [0, 1], but got {warmup}. Give 0.3, say.")
     peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, max_lr=peaks, total_steps=horizon, pct_start=warmup)

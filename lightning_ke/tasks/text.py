@@ -147,8 +147,16 @@ class CharacterTransformer(nn.Module):
 
         Returns:
             Scores of shape (N, characters, L).
+
+        Raises:
+            ValueError: If there are more characters than learnt positions.
         """
-        length = characters.shape[1]
+        length, context = characters.shape[1], self.position.num_embeddings
+        if length > context:
+            raise ValueError(
+                f"Expected at most {context} characters (argument `context`), but got {length}. Give the transformer a "
+                "longer `context`, or the text shorter windows (`length`)."
+            )
         places = torch.arange(length, device=characters.device)
         later = torch.ones(length, length, dtype=torch.bool, device=characters.device).triu(1)
         hidden = self.embedding(characters) + self.position(places)

@@ -1,6 +1,7 @@
 """Each mistake is one clear line and exit code 2; what is no mistake of the user's keeps its traceback."""
 
 import pytest
+from lightning.pytorch import LightningDataModule, LightningModule
 from omegaconf import OmegaConf
 
 from lightning_ke.app.experiment import run
@@ -12,6 +13,7 @@ from lightning_ke.app.typed import check_types
 from lightning_ke.report import generation_table
 from tests.app.commands import composed, python
 from tests.app.test_experiment import SHORT
+from tests.data.layouts import picture
 
 
 def answer(function, *arguments):
@@ -53,7 +55,12 @@ REFUSALS = {
     "datamodule.batch_size=0": "Expected argument `batch_size` to be a whole number of at least 1, but got 0.",
     "warmup=9": "Expected argument `warmup` to be shorter than the schedule, 2, but got 9.",
     "monitor=val_akk": "Expected `monitor` to be one of val_acc, val_acc5, val_loss, but got 'val_akk'.",
-    "seed=-1": "Expected `seed` to be a whole number of at least 0, but got -1.",
+    "seed=-1": "Expected `seed` to be a whole number of at least 0, at most 4294967295, but got -1.",
+    "seed=5000000000": "Expected `seed` to be a whole number of at least 0, at most 4294967295, but got 5000000000.",
+    "warmup=0.5": "Expected `warmup` to be a whole number of at least 0, but got 0.5.",
+    "trainer.limit_test_batches=0": "Expected `trainer.limit_test_batches` to be above 0, but got 0: the chosen",
+    "+trainer.logger=false": "Expected `trainer.logger` to be left out, because ke-train gives the Trainer its own",
+    f"loss=distillation loss.teacher.checkpoint={__file__}": f"Expected {__file__!r} to be a checkpoint of ke",
     "loss=distillation loss.teacher.checkpoint=no.ckpt": "Expected a checkpoint of ke-train, but there is no file",
     "threads=many": "Expected `threads` to be a whole number or null of at least 1, but got 'many'.",
     "channels_last=2": "Expected `channels_last` to be true or false, but got 2.",
@@ -66,7 +73,7 @@ REFUSALS = {
     "trainer.accumulate_grad_batches=0.5": "Expected `trainer.accumulate_grad_batches` to be a whole number, but got",
     "trainer.accelerator=abacus": "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer': ValueError(",
     "trainer.check_val_every_n_epoch=5": "Expected `trainer.check_val_every_n_epoch` to be at most 4, the epochs of",
-    "trainer.limit_val_batches=0": "Expected `trainer.limit_val_batches` to be above 0, but got 0: nothing would be",
+    "trainer.limit_val_batches=0": "Expected `trainer.limit_val_batches` to be above 0, but got 0: no weights could be",
     "trainer.devices=0": "Lightning refuses this: ",
     "optimizer.lr=-1": "Expected `optimizer` to have arguments that SGD takes, but it says: Invalid learning rate: -1",
     "optimizer.lr=fast": "Expected `optimizer.lr` to be a number or Tensor, but got 'fast'.",
@@ -106,6 +113,40 @@ def test_missing_values_are_named_before_anything_is_imported():
     assert answer(check_complete, composed("datamodule=flowers102", "logger=none")) == (
         "Expected a value for 'datamodule.root', but it has none. Add datamodule.root=VALUE."
     )
+
+
+class NoTest(LightningModule):
+    def training_step(self, batch):
+        """Never called."""
+
+
+class NoTestData(LightningDataModule):
+    num_classes, in_channels, image_size = 2, 1, 28
+
+
+@pytest.mark.parametrize(
+    ("own", "sentence"),
+    [
+        (f"task._target_={__name__}.NoTest", "Expected NoTest to have a method `test_step`"),
+        (f"datamodule._target_={__name__}.NoTestData", "Expected NoTestData to have a method `test_dataloader`"),
+    ],
+)
+def test_what_cannot_be_tested_is_not_trained(tmp_path, own, sentence):
+    config = composed("logger=none", "experiment=smoke")
+    if own.startswith("datamodule"):
+        config.datamodule = {}
+    OmegaConf.update(config, *own.split("="), force_add=True)
+    assert answer(run, config, tmp_path / "out").startswith(sentence)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_test_images_are_missed_before_the_training(tmp_path):
+    for part in ("train", "val"):
+        for name in ("daisy", "rose"):
+            picture(tmp_path / part / name / "0.png")
+    config = composed("datamodule=folder", f"datamodule.root={tmp_path}", "datamodule.image_size=32", "logger=none")
+    assert "Put the test images there" in answer(run, config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_data_says_where_to_get_it(tmp_path):

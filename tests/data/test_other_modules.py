@@ -262,6 +262,14 @@ def test_text_is_cut_into_windows_and_the_next_characters(tmp_path: Path) -> Non
     assert int((everything["val"] == 0).sum() + (everything["test"] == 0).sum()) == 1
     with pytest.raises(ValueError, match="longer than a window of 500 characters"):
         TextDataModule(tmp_path / "a.txt", length=500).setup("fit")
+    with pytest.raises(ValueError, match=r"comes 9000 times .* but there is none"):
+        TextDataModule(tmp_path / "a.txt", least_count=9000).setup("fit")
+    (tmp_path / "old.txt").write_bytes("é".encode("latin-1") * 500)
+    with pytest.raises(ValueError, match=r"old\.txt' to be a UTF-8 text, but it is not"):
+        TextDataModule(tmp_path / "old.txt").setup("fit")
+    for options in ({"length": 0}, {"batch_size": 0}, {"least_count": 0}, {"num_workers": -1}, {"shares": [0.5]}):
+        with pytest.raises(ValueError, match=f"Expected argument `{next(iter(options))}` to be"):
+            TextDataModule(tmp_path / "a.txt", **options)  # type: ignore[arg-type]  # or out of range
     with pytest.raises(DataNotFoundError, match="no such file"):
         TextDataModule(tmp_path / "b.txt").setup("fit")
 

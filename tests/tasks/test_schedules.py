@@ -34,7 +34,21 @@ def test_cosine_stays_at_its_end(optimizer):
     assert rates(cosine_with_warmup(optimizer, 4, warmup=1), optimizer, 8)[4:] == pytest.approx([0.0] * 4, abs=1e-12)
 
 
-@pytest.mark.parametrize("warmup", [-1, 10, 11])
+@pytest.mark.parametrize("warmup", [-1, 1.5])
+def test_a_warmup_is_a_whole_number(optimizer, warmup):
+    """Half an epoch would begin with twice the learning rate."""
+    with pytest.raises(
+        ValueError, match=f"Expected argument `warmup` to be a whole number of at least 0, but got {warmup}"
+    ):
+        cosine_with_warmup(optimizer, 10, warmup)
+
+
+def test_one_cycle_goes_up_for_a_share_of_the_way(optimizer):
+    with pytest.raises(ValueError, match=r"Expected argument `warmup` to be a share, in \[0, 1\], but got 2"):
+        one_cycle(optimizer, 10, warmup=2)
+
+
+@pytest.mark.parametrize("warmup", [10, 11])
 def test_a_warmup_that_fills_the_schedule_is_refused(optimizer, warmup):
     with pytest.raises(
         ValueError, match=f"Expected argument `warmup` to be shorter than the schedule, 10, but got {warmup}"

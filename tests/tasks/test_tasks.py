@@ -283,6 +283,11 @@ def test_perplexity_is_that_of_all_characters() -> None:
     assert scores["val_perplexity"] == pytest.approx(float(wanted), rel=1e-5)
 
 
+def test_more_characters_than_positions_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Expected at most 4 characters \(argument `context`\), but got 5"):
+        CharacterTransformer(9, 8, heads=2, context=4)(torch.zeros(1, 5, dtype=torch.long))
+
+
 @pytest.mark.parametrize("network", [CharacterGRU(9, 8), CharacterTransformer(9, 8, heads=2, context=12)])
 def test_no_character_sees_those_behind_it(network: nn.Module) -> None:
     network.eval()
