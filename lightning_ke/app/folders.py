@@ -1,6 +1,7 @@
 """Where a sweep and its jobs are written: names that depend on what is asked for and not on the time.
 
-Importing this module teaches OmegaConf the two names, here and in every process of a launcher, which imports the job.
+Importing this module teaches OmegaConf what conf/ asks for by `ke_`, here and in every process of a launcher, which
+imports the job.
 """
 
 from __future__ import annotations
@@ -68,6 +69,20 @@ def safe_name(overrides: Sequence[str], experiment: str = "") -> str:
     return f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
+def direction(mode: str) -> str:
+    """What a sweeper calls the way in which a metric gets better.
+
+    Args:
+        mode: "max" or "min".
+
+    Example:
+        >>> direction("min")
+        'minimize'
+    """
+    return f"{mode}imize"
+
+
 # What the first process has found holds for the jobs in all others, too: Hydra hands on what is cached, as for `now`.
 OmegaConf.register_new_resolver("ke_sweep", sweep_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("ke_job", job_name, replace=True)
+OmegaConf.register_new_resolver("ke_direction", direction, replace=True)

@@ -6,9 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from lightning_ke.app.folders import safe_name
 from lightning_ke.app.preflight import check_one_process
+from lightning_ke.app.train import config_dir
 from tests.app.commands import composed
 from tests.app.processes import TINY, die_once, differences, ke_train
 
@@ -170,6 +172,12 @@ def test_several_devices_are_fine_where_something_else_starts_the_processes():
         check_one_process(composed("trainer.devices=auto"))
     with pytest.raises(ValueError, match="one device each"):
         check_one_process(config, {"tasks_per_node": 1})
+
+
+@pytest.mark.parametrize(("mode", "direction"), [("max", "maximize"), ("min", "minimize")])
+def test_a_sweeper_looks_for_less_where_less_is_better(mode, direction):
+    file = OmegaConf.load(config_dir() / "hydra" / "sweeper" / "rates.yaml")
+    assert OmegaConf.create({"mode": mode, "hydra": {"sweeper": file}}).hydra.sweeper.direction == direction
 
 
 def test_names_are_stable_short_and_safe():
