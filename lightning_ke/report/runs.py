@@ -128,11 +128,12 @@ def read_run(folder: Path, name: str) -> Run:
 
     run.config = attempt(folder / _CONFIG, _read_yaml)
     status = attempt(folder / _STATUS, _read_json)
-    results = attempt(folder / _RESULTS, _read_json)
+    results = attempt(folder / _RESULTS, _read_results)
     records: dict[int, dict[str, Any]] = {}
     for path in _logs(folder, "ke_history"):
         records |= attempt(path, _read_history)
-    run.history = results.get("history") or [records[number] for number in sorted(records)]
+    # A run that goes on beyond its results has closed more generations since.
+    run.history = max(results.get("history", []), [records[number] for number in sorted(records)], key=len)
     for path in _logs(folder, "metrics"):
         for column, points in attempt(path, _read_curves).items():
             run.curves[column] = run.curves.get(column, {}) | points
@@ -156,6 +157,19 @@ def read_run(folder: Path, name: str) -> Run:
 
 def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_results(path: Path) -> Any:
+    """Results in which every generation and every network is what it should be, as far as a report asks."""
+    results = _read_json(path)
+    if isinstance(results, dict):
+        history, networks = results.get("history", []), results.get("networks", {})
+        records = isinstance(history, list) and all(isinstance(record, dict) for record in history)
+        if not records or not all({"generation", "epochs"} <= record.keys() for record in history):
+            raise ValueError("its history does not say generations and their epochs")
+        if not isinstance(networks, dict) or not all(isinstance(row, dict) for row in networks.values()):
+            raise ValueError("its networks have no scores by name")
+    return results
 
 
 def _read_yaml(path: Path) -> Any:

@@ -140,8 +140,7 @@ def log_outcome(loggers: Sequence[Any], folder: Path) -> None:
         logger.experiment.summary.update(summary)
         logger.experiment.log({"ke/history": import_extra("wandb", "wandb").Image(str(folder / "history.png"))})
     log_files(found, "report", "report", [folder / name for name in ("history.png", "tables.md", "results.json")])
-    slim = [folder / "slim.pt", folder / "slim.safetensors"]
-    log_files(found, "slim-network", "model", slim, **networks.get("slim", {}))
+    log_files(found, "slim-network", "model", [folder / "slim.safetensors"], **networks.get("slim", {}))
 
 
 def fail_runs(loggers: Iterable[Any]) -> None:

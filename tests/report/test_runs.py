@@ -58,6 +58,9 @@ def test_a_run_of_an_older_version_has_no_status(tmp_path):
         ("results.json", '{"history": [', "results.json cannot be read: Expecting value"),
         ("results.json", "[1]", "results.json cannot be read: it holds a list"),
         ("config.yaml", "a: [1", "config.yaml cannot be read: while parsing"),
+        ("results.json", '{"history": [{"generation": 1}]}', "results.json cannot be read: its history does not say"),
+        ("results.json", '{"history": "long"}', "results.json cannot be read: its history does not say"),
+        ("results.json", '{"networks": [1]}', "results.json cannot be read: its networks have no scores by name"),
         ("log/metrics.csv", b"\xff\xfe\x00", "metrics.csv cannot be read: 'utf-8' codec"),
     ],
 )
@@ -86,6 +89,14 @@ def test_the_log_of_a_resumed_run_goes_on_in_another_file(tmp_path):
     run = read_run(folder, "run")
     assert [record["dense"]["val_acc"] for record in run.history] == [0.61, 0.7]
     assert {epoch: run.curves["val_loss"][epoch] for epoch in (0, 5, 6)} == {0: 2.6, 5: 0.25, 6: 0.125}
+
+
+def test_a_run_that_goes_on_beyond_its_results_shows_what_it_has_closed(tmp_path):
+    folder = write_run(tmp_path / "run", count=3)
+    (folder / "status.json").write_text('{"state": "running"}')
+    with (folder / "log" / "ke_history.csv").open("a") as file:
+        file.write("4,2,0.9,0.8,length,0.1,0.01,0.3\n")
+    assert [record["dense"]["val_acc"] for record in read_run(folder, "run").history] == [0.61, 0.62, 0.63, 0.9]
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
