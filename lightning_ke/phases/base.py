@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_ke.arguments import check_whole, plain_values
+from lightning_ke.arguments import as_number, check_whole, plain_values
 from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below
 from lightning_ke.optimizer_state import clear_entries
@@ -87,14 +87,13 @@ class Phase(ABC):
     postpones_redraw: ClassVar[bool] = False
 
     def __init__(self, begin: float = 0.0, end: float = 1.0, first_generation: int = 1) -> None:
-        shares = all(isinstance(share, (int, float)) for share in (begin, end))
-        if not shares or not 0 <= begin < end <= 1:
+        if not 0 <= as_number(begin) < as_number(end) <= 1:
             raise ValueError(
                 f"Expected `begin` and `end` of phase {self.name!r} to be shares of a generation with "
                 f"0 <= begin < end <= 1, but got {begin!r} and {end!r}. Give 0 and 0.25 for its first quarter."
             )
         check_whole("first_generation", first_generation, least=1, optional=False)
-        self.begin, self.end, self.first_generation = begin, end, first_generation
+        self.begin, self.end, self.first_generation = float(begin), float(end), first_generation
 
     def holds(self, generation: int, epoch: int, horizon: int) -> bool:
         """Whether it holds in an epoch.
@@ -104,7 +103,9 @@ class Phase(ABC):
             epoch: Number of the epoch within the generation, from 0.
             horizon: Epochs of the generation, or the most that it may last.
         """
-        return generation >= self.first_generation and self.begin * horizon <= epoch < self.end * horizon
+        # 0.55 * 100 is a little more than 55 in binary, and no phase lasts an epoch longer for that.
+        begin, end = (round(share * horizon, 6) for share in (self.begin, self.end))
+        return generation >= self.first_generation and begin <= epoch < end
 
     def check(self, split: Split) -> None:
         """Refuse a split with which the phase makes no sense, by a `ValueError`.

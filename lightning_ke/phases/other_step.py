@@ -33,6 +33,7 @@ class OtherStep(Phase):
     def __init__(self, begin: float, end: float, first_generation: int) -> None:
         super().__init__(begin, end, first_generation)
         self._taken = False
+        self._own: dict[str, Any] = {}
 
     @abstractmethod
     def step(self, model: nn.Module, structure: Structure) -> Callable[..., Any]:
@@ -60,8 +61,11 @@ class OtherStep(Phase):
     def take_up(self, scene: Scene) -> None:
         """Train by the other step again."""
         self.release(scene.model)
-        # An attribute of the instance hides the method of its class, for Lightning's strategies, too.
-        vars(scene.model)["training_step"] = self.step(scene.model, structure_of(scene))
+        # An attribute of the instance hides the method of its class, for Lightning's strategies, too. There may be one
+        # already: a compiled module has one.
+        held = vars(scene.model)
+        self._own = {"training_step": held["training_step"]} if "training_step" in held else {}
+        held["training_step"] = self.step(scene.model, structure_of(scene))
         self._taken = True
 
     def after_step(self, scene: Scene) -> None:
@@ -77,7 +81,8 @@ class OtherStep(Phase):
         """Give the network its own `training_step` back."""
         if self._taken:
             vars(model).pop("training_step", None)
-            self._taken = False
+            vars(model).update(self._own)
+            self._taken, self._own = False, {}
 
 
 def structure_of(scene: Scene) -> Structure:

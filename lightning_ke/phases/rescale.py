@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lightning_ke.phases.base import Phase, Scene
 from lightning_ke.units import units
@@ -20,7 +21,6 @@ class Rescale(Phase):
         "The Impact of Reinitialization on Generalization in Convolutional Neural Networks" (arXiv 2109.00267).
 
     Example:
-        >>> import torch
         >>> layer, phase = nn.Linear(1, 1, bias=False), Rescale()
         >>> _ = nn.init.constant_(layer.weight, 0.5)
         >>> phase.remember(layer)
@@ -40,16 +40,14 @@ class Rescale(Phase):
     def remember(self, model: nn.Module) -> None:
         """Measure the first norm of every weight."""
         self._norms = {
-            unit.canonical(local): float(weight.detach().norm())
-            for unit in units(model)
-            for local, weight in unit.weights.items()
+            unit.canonical(local): _norm(weight) for unit in units(model) for local, weight in unit.weights.items()
         }
 
     def enter(self, scene: Scene) -> None:
         """Scale what has survived."""
         assert scene.survivors is not None, "no generation but the first is without survivors"
         for name, weight in scene.weights():
-            norm = float(weight.detach().norm())
+            norm = _norm(weight)
             survives = scene.survivors.entry(name).count() == weight.numel()
             if survives and norm > 0 and name in self._norms:
                 weight.data.mul_(self._norms[name] / norm)
@@ -61,3 +59,8 @@ class Rescale(Phase):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the first norms."""
         self._norms = dict(state["norms"])
+
+
+def _norm(weight: Tensor) -> float:
+    # Half precision would round it to three digits.
+    return float(torch.linalg.vector_norm(weight.detach(), dtype=torch.promote_types(weight.dtype, torch.float32)))

@@ -12,7 +12,7 @@ from lightning_ke.phases.base import Scene, zero
 from lightning_ke.phases.other_step import OtherStep, structure_of
 from lightning_ke.slim.within import SlimWithin
 from lightning_ke.structure import Structure
-from lightning_ke.units import units
+from lightning_ke.units import filters_dim, units
 
 
 class SlimFirst(OtherStep):
@@ -72,12 +72,13 @@ def _from_reset_to_fit(scene: Scene) -> list[tuple[nn.Parameter, Tensor]]:
     for unit in units(scene.model):
         for local, weight in unit.weights.items():
             cut = structure.cuts.get(unit.canonical(local))
-            if cut is None or isinstance(unit.module, nn.Embedding):
-                continue  # an embedding has no channels that it takes anything from
-            source, sink = (0, 1) if getattr(unit.module, "transposed", False) else (1, 0)
+            if cut is None:
+                continue
+            sink = filters_dim(unit.module)
+            source = 1 - sink  # the rows of an embedding are no channels, and never cut
             if cut.axes[source] < 0:
                 continue
-            where = torch.ones(cut.shape, dtype=torch.bool)
+            where = torch.ones(cut.shape, dtype=torch.bool, device="cpu")
             for dim, wanted in ((source, False), (sink, True)):
                 if cut.axes[dim] >= 0:
                     shape = [-1 if at == dim else 1 for at in range(len(cut.shape))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -13,12 +14,13 @@ from lightning_ke.masks import Mask
 from lightning_ke.packing import Bits
 from lightning_ke.phases.base import Phase, Scene, zero
 from lightning_ke.splits.base import check_rate
+from lightning_ke.splits.ranked import highest
 
 
 class Sparse(Phase):
     """Hold the smallest weights at zero during the phase; free them, without momentum, behind it.
 
-    Which weights are held is decided once, when the phase begins.
+    Which weights are held is decided once, when the phase begins: exactly the share, rounded down.
 
     Args:
         share: Share of the weights that are held at zero, in (0, 1).
@@ -55,20 +57,21 @@ class Sparse(Phase):
     ) -> None:
         super().__init__(begin, end, first_generation)
         check_choice("scope", scope, ("tensor", "all"))
-        self.share = check_rate(share)
+        self.share = check_rate(share, "share", "the share of the weights that are held at zero")
         self.scope = scope
         self._free = Mask({})
 
     def enter(self, scene: Scene) -> None:
         """Choose the smallest weights and set them to zero."""
-        sizes = {name: weight.detach().abs() for name, weight in scene.weights()}
+        # On the CPU, whose selection is the same everywhere and allowed in deterministic runs.
+        sizes = {name: weight.detach().abs().flatten().to("cpu", torch.float32) for name, weight in scene.weights()}
+        shapes = {name: weight.shape for name, weight in scene.weights()}
         if self.scope == "all":
-            ranked = torch.cat([size.flatten() for size in sizes.values()])
-            border = _smallest(ranked, self.share)
-            held = {name: size <= border for name, size in sizes.items()}
+            held = _smallest(torch.cat(list(sizes.values())), self.share)
+            parts = dict(zip(sizes, held.split_with_sizes(list(map(len, sizes.values()))), strict=True))
         else:
-            held = {name: size <= _smallest(size.flatten(), self.share) for name, size in sizes.items()}
-        self._free = Mask({name: Bits.pack(~where.cpu()) for name, where in held.items()})
+            parts = {name: _smallest(size, self.share) for name, size in sizes.items()}
+        self._free = Mask({name: Bits.pack(~where.view(shapes[name])) for name, where in parts.items()})
         self.after_step(scene)
 
     def before_step(self, scene: Scene) -> None:
@@ -103,6 +106,6 @@ class Sparse(Phase):
 
 
 def _smallest(sizes: Tensor, share: float) -> Tensor:
-    """The size up to which a share of the entries lies; below every size if it is less than one entry."""
-    count = int(share * sizes.numel())
-    return sizes.kthvalue(count).values if count else sizes.new_tensor(-1.0)
+    """Where a share of the entries, rounded down, has the smallest sizes; of equal ones the first."""
+    count = int(share * len(sizes))
+    return highest(-sizes.nan_to_num(math.inf), count) if count else torch.zeros_like(sizes, dtype=torch.bool)

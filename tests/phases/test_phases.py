@@ -101,6 +101,30 @@ def test_the_smallest_weights_are_zero_during_a_sparse_phase_and_free_behind_it(
         assert size[held].max() <= size[~held].min()
 
 
+@pytest.mark.parametrize("scope", ["tensor", "all"])
+def test_exactly_the_share_is_held_also_of_equal_weights(scope: Any) -> None:
+    layer = nn.Linear(40, 25, bias=False).bfloat16()
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(1000).view(25, 40) // 100 + 1)
+    Sparse(0.25, scope=scope).enter(Scene(layer, (), None, None, generation=1))
+    assert int((layer.weight == 0).sum()) == 250
+    assert layer.weight.detach().flatten()[250] == 3
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0.07, 0.55), (0.14, 0.28), (0.56, 0.57)])
+def test_a_phase_of_whole_epochs_has_just_these(begin: float, end: float) -> None:
+    phase = Sparse(0.5, begin=begin, end=end)
+    held = [epoch for epoch in range(100) if phase.holds(1, epoch, 100)]
+    assert held == list(range(round(100 * begin), round(100 * end)))
+
+
+def test_norms_are_measured_in_single_precision() -> None:
+    layer, phase = nn.Linear(50, 50, bias=False).bfloat16(), Rescale()
+    first = layer.weight.detach().float().norm()
+    phase.remember(layer)
+    assert phase.state_dict()["norms"]["weight"] == pytest.approx(float(first))
+
+
 def test_freed_weights_begin_without_momentum() -> None:
     layer, phase = nn.Linear(4, 2, bias=False), Sparse(0.5)
     optimizer = SGD(layer.parameters(), lr=0.1, momentum=0.9)
@@ -207,6 +231,8 @@ def test_an_ascent_that_cannot_be_is_refused(tmp_path: Path) -> None:
         SlimFirst(first_generation=1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="0 <= begin < end <= 1"):
         Sparse(0.5, begin=0.5, end=0.5)
+    with pytest.raises(ValueError, match=r"`share` to be in \(0, 1\), but got 2\. It is the share of the weights that"):
+        Sparse(2)
 
 
 def test_bottom_up_keeps_one_block_more_in_each_generation_and_rescales_it(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ke import KnowledgeEvolution
-from lightning_ke.phases import SlimFirst
+from lightning_ke.phases import Scene, SlimFirst
+from lightning_ke.splits import draw_mask
 
 
 class Module(LightningModule):
@@ -162,3 +163,36 @@ def test_without_an_example_input_the_first_batch_shows_what_is_kept(tmp_path):
 def test_a_split_without_a_slim_network_is_refused():
     with pytest.raises(ValueError, match=r"a split that keeps whole channels, such as 'kels'.* but got 'wels'"):
         KnowledgeEvolution(split="wels", rate=0.5, phases=[SlimFirst()])
+
+
+def test_a_step_that_the_module_was_given_is_its_own_again(tmp_path):
+    module, calls = Module(), []
+    own = module.training_step
+
+    def given(batch: Any, batch_idx: int) -> Tensor:
+        calls.append(module.net[0].out_channels)
+        return own(batch, batch_idx)
+
+    module.training_step = given
+    fit(tmp_path, module)
+    assert calls == [4] * 6 + [8] * 6 + [4] * 6 + [8] * 6
+    assert vars(module)["training_step"] is given
+
+
+def test_reset_channels_of_embeddings_stay_as_they_were_drawn():
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bag, self.table, self.head = nn.EmbeddingBag(6, 8), nn.Embedding(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.bag(x) + self.table(x).mean(1))
+
+        training_step = forward
+
+    words = Words()
+    mask = draw_mask(words, "kels", example_input=torch.zeros(2, 3, dtype=torch.long))
+    with torch.no_grad():
+        SlimFirst().enter(Scene(words, (), None, None, generation=1, mask=mask))
+    assert bool((words.bag.weight != 0).all() & (words.table.weight != 0).all())
+    assert torch.equal(words.head.weight != 0, mask["head.weight"])
