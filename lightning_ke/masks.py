@@ -72,10 +72,15 @@ class Mask(Mapping[str, Tensor]):
             tensors: A bool tensor for every parameter, by canonical name.
 
         Raises:
-            TypeError: If a tensor is not boolean.
+            TypeError: If one is no tensor, or not boolean.
         """
         entries: dict[str, Entry] = {}
         for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise TypeError(
+                    f"Expected the mask of `{name}` to be a bool tensor, but got a {type(tensor).__name__}. Convert "
+                    "it, for example by `torch.as_tensor(values) > 0.5`."
+                )
             if tensor.dtype is not torch.bool:
                 raise TypeError(
                     f"Expected the mask of `{name}` to be a bool tensor, but got {tensor.dtype}. "

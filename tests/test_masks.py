@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -158,6 +159,9 @@ def test_wels_masks_of_resnet50_need_a_32nd_of_the_weights_memory() -> None:
 def test_only_bool_tensors_are_masks() -> None:
     with pytest.raises(TypeError, match=r"the mask of `a` to be a bool tensor, but got torch\.float32"):
         Mask.from_tensors({"a": torch.ones(2)})
+    for values, kind in (([True, False], "list"), (np.array([True, False]), "ndarray")):
+        with pytest.raises(TypeError, match=rf"the mask of `a` to be a bool tensor, but got a {kind}\. .*as_tensor"):
+            Mask.from_tensors({"a": values})  # type: ignore[dict-item]
 
 
 def test_masks_compare_by_value_however_they_are_stored() -> None:

@@ -24,7 +24,7 @@ class BottomUp(Split):
             ``layer1`` to ``layer4`` and ``fc``.
 
     Raises:
-        ValueError: If the list is empty, or from `draw` if the network is one single block.
+        ValueError: If it is no list of names or empty, or from `draw` if the network is one single block.
 
     Source:
         "The Impact of Reinitialization on Generalization in Convolutional Neural Networks" (arXiv 2109.00267).
@@ -47,12 +47,13 @@ class BottomUp(Split):
         given: object = self.starts
         if given is None:
             return
-        if isinstance(given, str) or not given:
+        names = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
+        if not names or not all(isinstance(name, str) for name in names):
             raise ValueError(
                 f"Expected argument `starts` to name one block or more, from below, but got {self.starts!r}. Give for "
                 "example ('layer2', 'layer3', 'layer4')."
             )
-        object.__setattr__(self, "starts", tuple(self.starts or ()))
+        object.__setattr__(self, "starts", tuple(names))
 
     def draw(self, context: SplitContext) -> Mask:
         """Mark the layers below the first block as fit.

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from lightning_ke.arguments import check_name
 from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below, named_modules, nearest_names
 from lightning_ke.packing import Entry, Whole
@@ -25,6 +26,9 @@ class Layers(Split):
             "model.layer4"). None is the first block of several layers that begins in the second half of the network's
             layers: ``layer4`` in ResNet18, 34, 50 and 101, ``features.denseblock4`` in DenseNet121.
 
+    Raises:
+        TypeError: If `start` is no name.
+
     Source:
         "Fortuitous Forgetting in Connectionist Networks" (ICLR 2022), later-layer forgetting: ``layer4``, or ``layer3``
         and up, in ResNet18. The authors' code leaves every bias as it is; their convolutions have none, so this differs
@@ -40,6 +44,10 @@ class Layers(Split):
     start: str | None = None
 
     name: ClassVar[str] = "layers"
+
+    def __post_init__(self) -> None:
+        if self.start is not None:
+            check_name("start", self.start)
 
     def draw(self, context: SplitContext) -> Mask:
         """Mark the layers from `start` up.

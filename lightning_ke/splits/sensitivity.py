@@ -45,7 +45,11 @@ class Sensitivity(Ranked):
         scores = context.scores
         if scores is None:
             named = named_parameters(context.model)
-            scores = {name: self.step_score(weight, weight.grad) for name, weight in named if weight.grad is not None}
+            scores = {
+                name: self.step_score(weight, weight.grad.to_dense() if weight.grad.is_sparse else weight.grad)
+                for name, weight in named
+                if weight.grad is not None
+            }
         if not scores:
             raise ValueError(
                 f"Expected the network to hold gradients for split {self.name!r}, but no parameter has one. Call "
@@ -89,7 +93,7 @@ class Snip(Sensitivity):
     @property
     def step_score(self) -> StepScore:
         """What a step says of a weight: ``abs(gradient * weight)``."""
-        return lambda weight, gradient: (gradient * weight).abs()
+        return lambda weight, gradient: (gradient.float() * weight.float()).abs()
 
 
 @dataclass(frozen=True)
@@ -123,4 +127,4 @@ class Fisher(Sensitivity):
     @property
     def step_score(self) -> StepScore:
         """What a step says of a weight: its squared gradient."""
-        return lambda weight, gradient: gradient.square()
+        return lambda weight, gradient: gradient.float().square()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_ke.masks import Mask
-from lightning_ke.naming import is_below
+from lightning_ke.naming import is_below, named_modules
 from lightning_ke.packing import Whole
 from lightning_ke.splits.base import Split, SplitContext
-from lightning_ke.units import Unit, units
+from lightning_ke.units import Unit, is_norm, own_reset, units
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class LastLayer(Split):
 
     Made for fine-tuning; the optimizer's state of the rest is worth keeping (``optimizer="keep"``).
 
+    Raises:
+        ValueError: From `draw`, if the last layer shares its weight with an earlier one.
+
     Source:
         "RIFLE: Backpropagation in Depth for Deep Transfer Learning through Re-Initializing the Fully-connected LayEr"
         (ICML 2020).
@@ -67,7 +70,20 @@ class LastLayer(Split):
         Args:
             context: The network.
         """
-        return _without(context, _layers(context)[-1:])
+        last = _layers(context)[-1:]
+        own = {id(parameter) for unit in last for parameter in unit.parameters.values()}
+        for name, module in reversed([*named_modules(context.model)]):
+            weights = [p for p in module._parameters.values() if p is not None and p.ndim >= 2]
+            if own_reset(module) is None or is_norm(module) or not weights or not is_below(name, context.target):
+                continue
+            if not own.issuperset(map(id, weights)):
+                raise ValueError(
+                    f"Expected the last layer to have a weight of its own for split {self.name!r}, but `{name}` shares "
+                    "one with an earlier layer, which would be redrawn, too. Use split 'layers' with a `start`, or "
+                    "build the network without tied weights."
+                )
+            break
+        return _without(context, last)
 
 
 def _layers(context: SplitContext) -> list[Unit]:

@@ -23,6 +23,7 @@ from lightning_ke.splits import (
     Call,
     Compose,
     Dormant,
+    Fisher,
     FixedMask,
     Importance,
     Kels,
@@ -323,6 +324,14 @@ def test_a_ranking_across_tensors_keeps_the_share_of_all_weights() -> None:
     redrawn = torch.cat([scores[~mask[name]] for name, scores in weights.items()])
     assert len(kept) == math.ceil(0.8 * (len(kept) + len(redrawn)))
     assert kept.min() >= redrawn.max()
+
+
+def test_small_gradients_in_half_precision_are_told_apart() -> None:
+    layer = nn.Linear(100, 1, bias=False).half()
+    layer.weight.data.fill_(1e-3)
+    layer.weight.grad = torch.linspace(1e-5, 1e-4, 100).half().view(1, 100)
+    for split in (Fisher(0.5), Snip(0.5)):
+        assert torch.equal(draw_mask(layer, split)["weight"].flatten(), torch.arange(100) >= 50)
 
 
 def test_gradients_that_are_missing_are_asked_for() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torchvision import models
 
-from lightning_ke.splits import Layers, draw_mask
+from lightning_ke.splits import BottomUp, Layers, draw_mask
 
 
 def redrawn(mask) -> list[str]:
@@ -94,3 +96,40 @@ def test_a_start_that_fits_several_blocks_is_refused() -> None:
 def test_an_empty_network_has_nothing_to_redraw() -> None:
     with pytest.raises(ValueError, match="would be fit"):
         draw_mask(nn.Identity(), "layers")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_last_layer_that_is_tied_to_an_earlier_one_is_refused(bias: bool) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.middle, self.head = nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5, bias=bias)
+            self.head.weight = self.table.weight
+
+    with pytest.raises(ValueError, match="`head` shares one with an earlier layer"):
+        draw_mask(Tied(), "last-layer")
+    mask = draw_mask(Tied(), "last-layer", target="middle")
+    assert [name for name in mask if not mask[name].any()] == ["middle.weight", "middle.bias"]
+
+
+def test_attention_may_be_the_last_layer() -> None:
+    mask = draw_mask(nn.Sequential(nn.Linear(4, 4), nn.MultiheadAttention(4, 2), nn.LayerNorm(4)), "last-layer")
+    assert not mask["1.in_proj_weight"].any()
+    assert not mask["1.out_proj.weight"].any()
+    assert mask["0.weight"].all()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Layers(3), "`start` to be a name, but got 3"),  # type: ignore[arg-type]
+        (lambda: BottomUp(5), "`starts` to name one block or more, from below, but got 5"),  # type: ignore[arg-type]
+        (lambda: BottomUp((1, 2)), "`starts` to name one block or more"),  # type: ignore[arg-type]
+        (lambda: BottomUp("fc"), "`starts` to name one block or more"),  # type: ignore[arg-type]
+        (lambda: BottomUp(()), "`starts` to name one block or more"),
+    ],
+    ids=["number", "no list", "numbers", "string", "empty"],
+)
+def test_blocks_are_named_when_the_split_is_built(build: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        build()
