@@ -145,11 +145,12 @@ def _group_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any]:
     return next(group for group in optimizer.param_groups if any(held is parameter for held in group["params"]))
 
 
-def check_clearable(optimizer: Optimizer) -> None:
+def check_clearable(optimizer: Optimizer, phase: str | None = None) -> None:
     """Refuse an optimizer of whose state nobody can say what belongs to a single weight.
 
     Args:
         optimizer: An optimizer that has taken steps; before, there is no state to look at.
+        phase: Name of the phase that clears it; None if `mode="clear"` does.
 
     Raises:
         ValueError: If it holds a state tensor of unknown meaning, named in the message.
@@ -159,10 +160,14 @@ def check_clearable(optimizer: Optimizer) -> None:
             known = key in _SIGNED or key in _SCALES or key in {"step_size", "ax"}
             # Single numbers (step counts, products of decay rates) belong to the tensor, not to an entry.
             if not known and _holds_more_than_a_number(value):
+                advice = (
+                    "Use `optimizer='new'` (as released) or `optimizer='keep'`."
+                    if phase is None
+                    else f"Use another one, such as SGD or Adam, or leave phase {phase!r} out."
+                )
                 raise ValueError(
                     f"Expected an optimizer whose state can be cleared for single weights, but {key!r} of "
-                    f"{type(optimizer).__name__} is none that is known to be. Use `optimizer='new'` (as released) or "
-                    "`optimizer='keep'`."
+                    f"{type(optimizer).__name__} is none that is known to be. {advice}"
                 )
 
 

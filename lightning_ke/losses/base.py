@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightning_ke.arguments import as_number
 
 #: What a network takes: one tensor, or several.
 Inputs = Tensor | Sequence[Tensor]
@@ -128,19 +132,35 @@ def softened_divergence(scores: Tensor, teacher: Tensor, temperature: float) -> 
     The factor keeps the size of the gradients independent of the temperature.
 
     Args:
-        scores: Logits of shape (N, C).
-        teacher: Logits of shape (N, C); no gradient flows into them.
+        scores: Logits of shape (N, C, ...).
+        teacher: Logits of the same shape; no gradient flows into them.
         temperature: What both are divided by, greater than 0.
 
     Returns:
-        The mean over the batch.
+        The mean over the batch, and over all places of an example that has several.
 
     Source:
         "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531), section 2.
     """
     predicted = F.log_softmax(scores / temperature, dim=1)
     target = F.log_softmax(teacher.detach() / temperature, dim=1)
-    return F.kl_div(predicted, target, reduction="batchmean", log_target=True) * temperature**2
+    return F.kl_div(predicted, target, reduction="none", log_target=True).sum(1).mean() * temperature**2
+
+
+@torch.no_grad()
+def ask(teacher: nn.Module, inputs: Inputs, device: torch.device) -> Tensor:
+    """Run a teacher where the batch is, and in its precision.
+
+    A teacher is no part of the module that Lightning moves and converts.
+
+    Args:
+        teacher: The teacher; it is moved if need be.
+        inputs: The batch's input, or several of them.
+        device: Where the batch is.
+    """
+    given = [inputs] if isinstance(inputs, Tensor) else inputs
+    floating = [each.dtype for each in given if each.is_floating_point()]
+    return run(teacher.to(device=device, dtype=floating[0] if floating else None), inputs)
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -164,8 +184,10 @@ def check_temperature(temperature: float) -> float:
     Raises:
         ValueError: If it is out of range.
     """
-    if not temperature > 0:
-        raise ValueError(f"Expected argument `temperature` to be greater than 0, but got {temperature}. Give 4, say.")
+    if not 0 < as_number(temperature) < math.inf:
+        raise ValueError(
+            f"Expected argument `temperature` to be a number greater than 0, but got {temperature!r}. Give 4, say."
+        )
     return temperature
 
 
@@ -179,6 +201,6 @@ def check_share(name: str, value: float) -> float:
     Raises:
         ValueError: If it is not in [0, 1].
     """
-    if not 0 <= value <= 1:
-        raise ValueError(f"Expected argument `{name}` to be in [0, 1], but got {value}.")
+    if not 0 <= as_number(value) <= 1:
+        raise ValueError(f"Expected argument `{name}` to be in [0, 1], but got {value!r}.")
     return value

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ke.arguments import check_choice
-from lightning_ke.losses.base import Inputs, Loss, check_share, check_temperature, frozen, run, softened_divergence
+from lightning_ke.losses.base import Inputs, Loss, ask, check_share, check_temperature, frozen, run, softened_divergence
 
 
 class BornAgain(Loss):
@@ -65,8 +65,7 @@ class BornAgain(Loss):
         loss: Tensor = self.criterion(scores, targets)
         if "teacher" not in self._networks:
             return loss
-        with torch.no_grad():
-            taught = run(self._networks["teacher"].to(targets.device), inputs)
+        taught = ask(self._networks["teacher"], inputs, targets.device)
         divergence = softened_divergence(scores, taught, self.temperature)
         return (1 - self.weight) * loss + self.weight * divergence
 
@@ -87,7 +86,8 @@ class BornAgain(Loss):
 
     def on_generation_end(self, network: nn.Module) -> None:
         """Keep the network as the next generation's teacher."""
-        self._networks = {"teacher": self._networks.get("average") or frozen(network)}
+        average = self._networks.get("average")
+        self._networks = {"teacher": frozen(network) if average is None else average}
 
     def remembered(self) -> dict[str, Any]:
         """The weights of the teacher and of the average."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from lightning_ke.arguments import as_number
 from lightning_ke.losses.base import Inputs, Loss, check_temperature, softened_divergence
 
 
@@ -40,8 +42,10 @@ class ClassWiseDistillation(Loss):
     def __init__(self, temperature: float = 4.0, weight: float = 3.0, criterion: nn.Module | None = None) -> None:
         super().__init__()
         self.temperature = check_temperature(temperature)
-        if not weight >= 0:
-            raise ValueError(f"Expected argument `weight` to be at least 0, but got {weight}. The paper uses 1 or 3.")
+        if not 0 <= as_number(weight) < math.inf:
+            raise ValueError(
+                f"Expected argument `weight` to be a number of at least 0, but got {weight!r}. The paper uses 1 or 3."
+            )
         self.weight = weight
         self.criterion = nn.CrossEntropyLoss() if criterion is None else criterion
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
-from lightning_ke.losses.base import Inputs, Loss, check_share, check_temperature, frozen, run, softened_divergence
+from lightning_ke.losses.base import Inputs, Loss, ask, check_share, check_temperature, frozen, run, softened_divergence
 
 
 class Distillation(Loss):
@@ -30,6 +29,7 @@ class Distillation(Loss):
         temperature.
 
     Example:
+        >>> import torch
         >>> network = nn.Linear(5, 2)
         >>> loss = Distillation(network, weight=1.0)
         >>> round(loss(network, torch.randn(4, 5), torch.tensor([0, 1, 0, 1])).item(), 6)  # it agrees with its teacher
@@ -53,8 +53,7 @@ class Distillation(Loss):
     def forward(self, network: Callable[..., Tensor], inputs: Inputs, targets: Tensor) -> Tensor:
         """Compute the loss of a batch."""
         scores = run(network, inputs)
-        with torch.no_grad():
-            taught = run(self._teacher[0].to(targets.device), inputs)
+        taught = ask(self._teacher[0], inputs, targets.device)
         divergence = softened_divergence(scores, taught, self.temperature)
         loss: Tensor = (1 - self.weight) * self.criterion(scores, targets) + self.weight * divergence
         return loss

@@ -85,6 +85,9 @@ class Phase(ABC):
     name: ClassVar[str]
     #: True if the redraw of a generation is left to this phase, which asks for it (`Scene.redraw`) when it is over.
     postpones_redraw: ClassVar[bool] = False
+    #: True if it lets the optimizers' state of single weights start over (`Scene.forget`), which not every optimizer's
+    #: can: one that cannot is refused behind the first step.
+    forgets: ClassVar[bool] = False
 
     def __init__(self, begin: float = 0.0, end: float = 1.0, first_generation: int = 1) -> None:
         if not 0 <= as_number(begin) < as_number(end) <= 1:

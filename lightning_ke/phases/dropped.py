@@ -40,6 +40,7 @@ class Dropped(Phase):
 
     name: ClassVar[str] = "dropped"
     postpones_redraw: ClassVar[bool] = True
+    forgets: ClassVar[bool] = True
 
     def __init__(self, end: float = 1 / 3, first_generation: int = 2) -> None:
         super().__init__(end=end, first_generation=first_generation)

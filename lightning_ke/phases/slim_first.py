@@ -43,6 +43,7 @@ class SlimFirst(OtherStep):
     """
 
     name: ClassVar[str] = "slim-first"
+    forgets: ClassVar[bool] = True
 
     def __init__(self, end: float = 0.7, first_generation: int = 1) -> None:
         super().__init__(0.0, end, first_generation)

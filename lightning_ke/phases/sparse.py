@@ -46,6 +46,7 @@ class Sparse(Phase):
     """
 
     name: ClassVar[str] = "sparse"
+    forgets: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from lightning_ke.generations import Clock, Plan
 from lightning_ke.loaders import rebuilds_iterator
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
+from lightning_ke.optimizer_state import check_clearable
 from lightning_ke.phases import PhaseRunner, Scene
 from lightning_ke.redrawing import RedrawReport, redraw_sets, redrawable
 from lightning_ke.report.wandb import describe_run
@@ -69,6 +70,7 @@ class EvolutionRun:
         self.phases = PhaseRunner(settings.phases)
         self.resumed = False
         self.opening = False
+        self._stepped = False  # True once the optimizers of this process have taken a step
         self._data_generation = 0  # for which the data module was last told what its batches are like
 
     @property
@@ -119,9 +121,24 @@ class EvolutionRun:
         Args:
             trainer: The Trainer.
             pl_module: The module.
+
+        Raises:
+            ValueError: Behind the first step, if optimizers cannot do what a later one would ask of them.
         """
+        if not self._stepped and any(optimizer.state for optimizer in trainer.optimizers):
+            self._stepped = True
+            self._check_optimizers(trainer)
         if self.phases:
             self.phases.after_step(self._scene(trainer, pl_module))
+
+    def _check_optimizers(self, trainer: Trainer) -> None:
+        """Refuse state that cannot be cleared as soon as there is any, not when a generation or a phase is over."""
+        for optimizer in trainer.optimizers:
+            if self.settings.optimizer == "clear" and (self.plan is None or self.plan.generations != 1):
+                check_clearable(optimizer)
+            for phase in self.settings.phases:
+                if phase.forgets:
+                    check_clearable(optimizer, phase.name)
 
     def take_up_phases(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let phases in whose middle a checkpoint was written go on.

@@ -46,6 +46,7 @@ class Task(LightningModule, ABC):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.interval = interval
+        self._shown = 0  # the step after which the loss has last seen the network
 
     @classmethod
     def outputs(cls, num_classes: int, **options: Any) -> int:
@@ -117,9 +118,15 @@ class Task(LightningModule, ABC):
 
     # What a loss may want to see ------------------------------------------------------------------------------------
 
+    def on_train_start(self) -> None:
+        """Count steps from here on."""
+        self._shown = self.trainer.global_step
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Show the loss the network after a step."""
-        self.loss.after_step(self.backbone)
+        """Show the loss the network after a step; gradients may be accumulated over several batches."""
+        if self.trainer.global_step != self._shown:
+            self._shown = self.trainer.global_step
+            self.loss.after_step(self.backbone)
 
     def on_generation_end(self, generation: int) -> None:
         """Show the loss what a generation has trained, before a part of it is redrawn.

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_ke import KnowledgeEvolution
+from lightning_ke.phases import Sparse
 from tests.callback.modules import Classifier, data, make_trainer, same, train_loader, val_loader, weights
 
 
@@ -172,6 +173,28 @@ def test_what_each_mode_carries_over(tmp_path: Path) -> None:
     assert keep[0] > 0
     assert keep[1] > 0
     assert clear == [keep[0], 0.0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        ({"optimizer": "clear"}, "Use `optimizer='new'`"),
+        ({"phases": [Sparse(0.5, end=0.5)]}, "leave phase 'sparse' out"),
+    ],
+    ids=["clear", "phase"],
+)
+def test_state_that_cannot_be_cleared_is_refused_behind_the_first_step(
+    tmp_path: Path, arguments: dict[str, Any], advice: str
+) -> None:
+    class Rows(Classifier):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adafactor(self.parameters())
+
+    callback = KnowledgeEvolution(generations=2, seed=0, **arguments)
+    trainer = make_trainer(tmp_path, max_epochs=4, callbacks=[callback])
+    with pytest.raises(ValueError, match=rf"of Adafactor is none that is known to be\. .*{advice}"):
+        trainer.fit(Rows(), train_loader(), val_loader())
+    assert trainer.global_step == 1
 
 
 def test_old_optimizer_and_schedule_may_both_go_on(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from lightning_ke.losses import (
     PairBatchSampler,
     get_loss,
 )
+from lightning_ke.losses.base import softened_divergence
 from lightning_ke.phases import SlimFirst, Slimmable
 from lightning_ke.tasks import Classification
 
@@ -193,6 +195,44 @@ def test_distillation_mixes_labels_and_a_teacher_that_may_be_larger() -> None:
     torch.testing.assert_close(loss(net, x, labels), mixed)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_teacher_has_the_precision_of_its_inputs(dtype: torch.dtype) -> None:
+    """Lightning converts the network of a run in another precision, and its inputs, but no teacher."""
+    net, teacher = nn.Linear(6, 5), nn.Linear(6, 5)
+    x, labels = torch.randn(8, 6), torch.arange(8) % 5
+    again = BornAgain(weight=1.0)
+    again.on_generation_end(teacher)
+    for loss in (Distillation(teacher, weight=1.0, temperature=1.0), again):
+        expected = loss(net, x, labels)
+        found = loss(copy.deepcopy(net).to(dtype), x.to(dtype), labels)
+        assert found.dtype is dtype
+        torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.01)
+
+
+def test_the_divergence_is_a_mean_over_places_as_the_cross_entropy_is() -> None:
+    scores, taught = torch.randn(4, 5), torch.randn(4, 5)
+    alone = softened_divergence(scores, taught, 2.0)
+    expected = nn.functional.kl_div((scores / 2).log_softmax(1), (taught / 2).softmax(1), reduction="batchmean")
+    torch.testing.assert_close(alone, 4 * expected)
+    several = softened_divergence(scores.unsqueeze(2).expand(4, 5, 7), taught.unsqueeze(2).expand(4, 5, 7), 2.0)
+    torch.testing.assert_close(several, alone)
+
+
+def test_the_average_follows_optimizer_steps_not_batches(tmp_path: Path) -> None:
+    """With gradients of two batches in a step, and one step an epoch, only that step counts."""
+    seen: list[int] = []
+
+    class Counting(BornAgain):
+        def after_step(self, network: nn.Module) -> None:
+            seen.append(module.trainer.global_step)
+            super().after_step(network)
+
+    module = task(Counting(teacher="ema"))
+    fitting = trainer(tmp_path, [], enable_checkpointing=False, accumulate_grad_batches=2)
+    fitting.fit(module, *loaders())
+    assert seen == list(range(1, fitting.global_step + 1))
+
+
 class Losses(Callback):
     """Keeps the mean loss of each epoch."""
 
@@ -261,11 +301,15 @@ def test_the_average_follows_the_network_and_becomes_the_teacher() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ClassWiseDistillation(temperature=0), "`temperature` to be greater than 0"),
-        (lambda: ClassWiseDistillation(weight=-1), "`weight` to be at least 0"),
+        (lambda: ClassWiseDistillation(temperature=0), "`temperature` to be a number greater than 0"),
+        (lambda: ClassWiseDistillation(weight=-1), "`weight` to be a number of at least 0"),
+        (lambda: ClassWiseDistillation(weight="3"), "`weight` to be a number of at least 0, but got '3'"),
+        (lambda: BornAgain(temperature="4"), "`temperature` to be a number greater than 0, but got '4'"),
+        (lambda: BornAgain(weight="half"), r"`weight` to be in \[0, 1\], but got 'half'"),
+        (lambda: Distillation(nn.Linear(1, 1), temperature=float("inf")), "`temperature` to be a number greater than"),
         (lambda: BornAgain(weight=1.5), r"`weight` to be in \[0, 1\]"),
         (lambda: Distillation(nn.Linear(1, 1), weight=-0.1), r"`weight` to be in \[0, 1\]"),
-        (lambda: Distillation(nn.Linear(1, 1), temperature=-1), "`temperature` to be greater than 0"),
+        (lambda: Distillation(nn.Linear(1, 1), temperature=-1), "`temperature` to be a number greater than 0"),
         (lambda: BornAgain(teacher="fit"), "`teacher` to be one of 'dense', 'ema'"),
     ],
 )
