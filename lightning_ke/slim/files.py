@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,10 @@ def save_slim(
         metadata: Further strings for the header, for example how images are normalised.
 
     Raises:
-        ValueError: If the network was not cut by this mask, or if it has no such part.
+        FileNotFoundError: If the file's folder does not exist.
+        TypeError: If the metadata are no strings.
+        ValueError: If the network was not cut by this mask, if it has no such part, or if the metadata take a name that
+            the file needs.
         ModuleNotFoundError: If safetensors is not installed.
 
     Example:
@@ -65,6 +68,10 @@ def save_slim(
         (Linear(in_features=3, out_features=4, bias=True), True)
     """
     save_file = import_extra("safetensors.torch", "export").save_file
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Expected `path` to lie in a folder, but there is no {str(path.parent)!r}. Create it.")
+    _check_metadata(metadata or {})
     whole, structure = naming.unwrap(slim), structure_of(mask)
     _check_cut(whole, structure, mask)
     saved = _part_of(whole, part)
@@ -72,7 +79,6 @@ def save_slim(
     state, _ = state_of(saved)
     # Copies: safetensors refuses tensors that share memory or are not contiguous.
     copies = {n: t.detach().to("cpu").clone(memory_format=torch.contiguous_format) for n, t in state.items()}
-    path = Path(path)
     unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
     try:
         save_file(copies, str(unfinished), {"format": "pt", **(metadata or {}), _KEY: header.text()})
@@ -138,6 +144,21 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """
     strings, _ = _read(Path(path))
     return {name: value for name, value in strings.items() if name not in ("format", _KEY)}
+
+
+def _check_metadata(metadata: Mapping[Any, Any]) -> None:
+    """Refuse what no header can hold, and names that have a meaning in it."""
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(
+                f"Expected argument `metadata` to hold strings by name, but got {value!r} for {name!r}. Write "
+                f"`json.dumps(...)` or `str(...)` of it."
+            )
+        if name in ("format", _KEY):
+            raise ValueError(
+                f"Expected argument `metadata` to have names of its own, but {name!r} is one that the file itself "
+                "needs. Choose another one."
+            )
 
 
 def _part_of(network: nn.Module, part: str | None) -> nn.Module:

@@ -379,6 +379,16 @@ def test_a_factory_of_another_network_is_refused(
         ke.load_slim(tmp_path / "slim.safetensors", factory)
 
 
+def test_what_cannot_be_written_is_refused(small: Any, tmp_path: Path) -> None:
+    slim, mask = small
+    with pytest.raises(FileNotFoundError, match=r"`path` to lie in a folder, but there is no .*missing"):
+        ke.save_slim(slim, tmp_path / "missing" / "slim.safetensors", mask)
+    for metadata, error in (({"epochs": 3}, TypeError), ({"format": "mine"}, ValueError)):
+        with pytest.raises(error, match="Expected argument `metadata` to"):
+            ke.save_slim(slim, tmp_path / "slim.safetensors", mask, metadata=metadata)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_network_that_the_mask_did_not_cut_is_refused(small: Any, tmp_path: Path) -> None:
     slim, mask = small
     path = tmp_path / "slim.safetensors"
