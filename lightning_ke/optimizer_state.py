@@ -190,7 +190,9 @@ def _clear(state: dict[str, Any], parameter: Tensor, member: Tensor, lr: float) 
         elif key in _SCALES:
             # Summed with the redrawn entries as zeros: an index would copy the fit entries and their positions.
             own_part(value).masked_fill_(member, 0)
-            mean = float(gather(value.sum(dtype=torch.float64))) / fit
+            # Not in double precision, which not every device has.
+            total = value.sum(dtype=torch.promote_types(value.dtype, torch.float32))
+            mean = float(gather(total)) / fit
             own_part(value).masked_fill_(member, mean)
         elif key == "step_size":
             own_part(value).masked_fill_(member, lr)

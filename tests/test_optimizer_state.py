@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_ke.optimizer_state import carry_state
 
@@ -209,3 +211,19 @@ def test_state_of_unknown_meaning_is_refused_by_name() -> None:
     old.step(closure)
     with pytest.raises(ValueError, match="of LBFGS is none that is known to be"):
         carry_state(old, new, {weight: torch.tensor([True, False, False])}, mode="clear")
+
+
+def test_no_device_has_to_have_double_precision() -> None:
+    class Without(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            assert not isinstance(made, Tensor) or made.dtype is not torch.float64
+            return made
+
+    weight = nn.Parameter(torch.ones(4))
+    old, new = (Adam([weight], lr=0.1) for _ in range(2))
+    weight.grad = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    old.step()
+    with Without():
+        carry_state(old, new, {weight: torch.tensor([True, False, False, True])}, mode="clear")
+    assert new.state[weight]["exp_avg_sq"][0] == pytest.approx(6.5e-3)

@@ -24,8 +24,8 @@ class Overlap(Split):
 
     A filter's overlap is the sum of the absolute cosines between it and every other filter of its layer, divided by
     their number. All filters of the network are ranked together, so a layer may lose more of its filters than another,
-    but never all. A filter's bias goes with it. The last layer, whose rows are outputs, keeps its own; embeddings and
-    layers of several weights (attention, recurrent ones) keep theirs.
+    but never all. A filter's bias goes with it. The last layer, whose rows are outputs, keeps its own; embeddings,
+    layers of several weights (attention, recurrent ones) and grouped transposed convolutions keep theirs.
 
     Args:
         rate: Share of the filters that is fit, in (0, 1).
@@ -66,7 +66,7 @@ class Overlap(Split):
         filtering = {
             unit.canonical("weight"): unit
             for unit in layers[:-1]
-            if set(unit.weights) == {"weight"} and is_below(unit.name, context.target) and not _is_table(unit)
+            if set(unit.weights) == {"weight"} and is_below(unit.name, context.target) and _has_filters(unit)
         }
         if not filtering:
             raise ValueError(
@@ -112,5 +112,8 @@ def overlap(unit: Unit) -> Tensor:
     return (cosines.sum(1) - cosines.diagonal()) / len(filters)
 
 
-def _is_table(unit: Unit) -> bool:
-    return isinstance(unit.module, (torch.nn.Embedding, torch.nn.EmbeddingBag))
+def _has_filters(unit: Unit) -> bool:
+    """Whether each output channel of a layer is one slice of its weight."""
+    # In a grouped transposed convolution a slice makes one channel of each group.
+    grouped = filters_dim(unit.module) == 1 and getattr(unit.module, "groups", 1) > 1
+    return not grouped and not isinstance(unit.module, (torch.nn.Embedding, torch.nn.EmbeddingBag))

@@ -52,6 +52,14 @@ def test_no_layer_loses_all_its_filters() -> None:
     assert int(mask["0.bias"].sum()) == 1
 
 
+def test_slices_that_make_several_channels_are_no_filters() -> None:
+    net = nn.Sequential(nn.ConvTranspose2d(4, 8, 2, groups=2), nn.ConvTranspose2d(8, 6, 2), nn.Conv2d(6, 2, 1))
+    mask = draw_mask(net, Overlap(0.5))
+    assert mask["0.weight"].all()
+    assert int(mask["1.bias"].sum()) == 3
+    assert torch.equal(mask["1.weight"][0, :, 0, 0], mask["1.bias"])
+
+
 def test_a_network_without_filters_is_refused() -> None:
     with pytest.raises(ValueError, match="have filters that split 'overlap' can compare"):
         draw_mask(nn.Linear(2, 3), "overlap")
