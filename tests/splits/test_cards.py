@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_ke.splits import list_splits
+from tests.app.commands import composed
 
 FOLDER = Path(__file__).parents[2] / "docs" / "methods"
 CARDS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.md")) if path.stem != "index"}
@@ -31,3 +32,9 @@ def test_a_card_s_code_runs(text: str) -> None:
     assert blocks
     for block in blocks:
         exec(compile(block, "card", "exec"), {})
+
+
+@pytest.mark.parametrize("text", [text for text in CARDS.values() if "`ke-train " in text])
+def test_a_card_s_command_lines_compose(text: str) -> None:
+    for line in re.findall(r"`ke-train ([^`]+)`", text):
+        composed(*(word.strip("'") for word in line.split()))
