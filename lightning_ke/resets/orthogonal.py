@@ -18,7 +18,8 @@ class Orthogonal(Reset):
     That is: to the filters that stay, to the old values of those that are redrawn, and (where there is room for as many
     as the layer has) to each other; its length stays. Where the old filters span the whole space already, as in layers
     with more filters than weights in each, nothing is orthogonal to them, and the layer's own draw stays as it is; so
-    do biases, norms and the parameters of layers with several weights.
+    do biases, norms and the parameters of layers with several weights. Made for splits that redraw whole filters
+    (`Overlap`, `Layers`); of a filter that is redrawn in part, that part takes its place in the turned one.
 
     Source:
         "RePr: Improved Training of Convolutional Filters" (CVPR 2019).

@@ -24,7 +24,8 @@ class BottomUp(Split):
             ``layer1`` to ``layer4`` and ``fc``.
 
     Raises:
-        ValueError: If it is no list of names or empty, or from `draw` if the network is one single block.
+        ValueError: If it is no list of names or empty; from `draw` if the network is one single block, or if the blocks
+            are not named from below up.
 
     Source:
         "The Impact of Reinitialization on Generalization in Convolutional Neural Networks" (arXiv 2109.00267).
@@ -61,7 +62,15 @@ class BottomUp(Split):
         Args:
             context: The network.
         """
-        return Layers(self._starts(context)[0]).draw(context)
+        starts = self._starts(context)
+        masks = [Layers(start).draw(context) for start in starts]
+        for earlier, later, below, above in zip(starts, starts[1:], masks, masks[1:], strict=False):
+            if not below.fit_share < above.fit_share:
+                raise ValueError(
+                    f"Expected argument `starts` to name blocks from below up, but {later!r} does not begin above "
+                    f"{earlier!r} in the order in which the network registers them. Name them in that order."
+                )
+        return masks[0]
 
     def survivors(self, mask: Mask, context: SplitContext) -> Mask:
         """Return the layers below the generation's block."""

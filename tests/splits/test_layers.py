@@ -112,6 +112,15 @@ def test_a_last_layer_that_is_tied_to_an_earlier_one_is_refused(bias: bool) -> N
     assert [name for name in mask if not mask[name].any()] == ["middle.weight", "middle.bias"]
 
 
+@pytest.mark.parametrize("starts", [("2", "1"), ("1", "1"), ("3", "1", "2")])
+def test_blocks_that_are_not_named_from_below_up_are_refused(starts: tuple[str, ...]) -> None:
+    """What survives all redraws would not be what is below the first of them."""
+    net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(4)))
+    with pytest.raises(ValueError, match=f"'{starts[1]}' does not begin above '{starts[0]}'"):
+        draw_mask(net, BottomUp(starts))
+    assert redrawn(draw_mask(net, BottomUp(("1", "3")))) == [f"{n}.{p}" for n in (1, 2, 3) for p in ("weight", "bias")]
+
+
 def test_attention_may_be_the_last_layer() -> None:
     mask = draw_mask(nn.Sequential(nn.Linear(4, 4), nn.MultiheadAttention(4, 2), nn.LayerNorm(4)), "last-layer")
     assert not mask["1.in_proj_weight"].any()
