@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from torch import optim
+from torch import Tensor, nn, optim
 
 from lightning_ke.arguments import as_number, check_patterns
 from lightning_ke.naming import named_parameters, nearest_names
@@ -31,11 +31,12 @@ _COUPLED = (
 class Ascent(Phase):
     """Let some layers climb the loss, slowly and without weight decay, while the others descend.
 
-    Behind the phase the optimizers begin anew.
+    Behind the phase the optimizers begin anew. The authors train the first generation without it
+    (``first_generation=2``).
 
     Args:
         layers: Patterns (as for `fnmatch`) of the canonical names of the parameters that climb, such as "layer1.*".
-        scale: Factor of their gradients.
+        scale: Factor of their steps, that is of their learning rate.
         begin: As for every phase.
         end: As for every phase.
         first_generation: As for every phase.
@@ -43,21 +44,26 @@ class Ascent(Phase):
     Raises:
         TypeError: If `layers` is a lone string.
         ValueError: If an argument is out of range; from the first step if a pattern matches no parameter, or the
-            optimizer decays weights on its own (AdamW, Muon), where the decay cannot be taken out of the gradient.
+            optimizer decays weights on its own (AdamW, Muon), where the decay cannot be taken out of the gradient, or
+            is LBFGS.
 
     Source:
         "Simulated Annealing in Early Layers Leads to Better Generalization" (CVPR 2023).
 
     Example:
         >>> import torch
-        >>> from torch import nn
         >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
         >>> for layer in net:
+        ...     _ = nn.init.ones_(layer.weight)
         ...     layer.weight.grad = torch.ones(1, 1)
-        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-        >>> Ascent(["0.*"]).before_step(Scene(net, [optimizer], None, None, generation=1))
-        >>> print(*(round(layer.weight.grad.item(), 2) for layer in net))
-        -0.01 1.0
+        >>> optimizer, phase = torch.optim.SGD(net.parameters(), lr=0.1), Ascent(["0.*"])
+        >>> scene = Scene(net, [optimizer], None, None, generation=1)
+        >>> with torch.no_grad():
+        ...     phase.before_step(scene)
+        ...     optimizer.step()
+        ...     phase.after_step(scene)
+        >>> print(*(round(layer.weight.item(), 3) for layer in net))
+        1.001 0.9
     """
 
     name: ClassVar[str] = "ascent"
@@ -78,6 +84,7 @@ class Ascent(Phase):
             )
         self.layers = tuple(layers)
         self.scale = float(scale)
+        self._before: list[tuple[nn.Parameter, Tensor]] = []  # climbing weights as they were before a step
 
     def enter(self, scene: Scene) -> None:
         """Refuse what cannot climb before the first step."""
@@ -89,6 +96,11 @@ class Ascent(Phase):
                     f"{pattern!r} matches none. Did you mean {nearest_names(pattern, names)}?"
                 )
         for optimizer in scene.optimizers:
+            if isinstance(optimizer, optim.LBFGS):
+                raise ValueError(
+                    "Expected an optimizer that takes its step at once for phase 'ascent', but LBFGS looks several "
+                    "times where it leads. Use SGD, say."
+                )
             decaying = [group for group in optimizer.param_groups if group.get("weight_decay", 0)]
             coupled = isinstance(optimizer, _COUPLED) and not any(g.get("decoupled_weight_decay") for g in decaying)
             if decaying and not coupled:
@@ -100,6 +112,7 @@ class Ascent(Phase):
 
     def before_step(self, scene: Scene) -> None:
         """Turn the gradients of the climbing layers round, and take out what weight decay will add."""
+        self.after_step(scene)  # of a step before it in the same batch
         # Of several optimizers one alone is about to step; another one's gradients are turned round before its own.
         stepping = scene.optimizers if scene.stepping is None else [scene.stepping]
         decay = {
@@ -112,8 +125,14 @@ class Ascent(Phase):
             if parameter.grad is None or id(parameter) not in decay:
                 continue
             if any(fnmatchcase(name, pattern) for pattern in self.layers):
-                parameter.grad.mul_(-self.scale)
-                parameter.grad.sub_(parameter.detach(), alpha=decay[id(parameter)])
+                parameter.grad.neg_().sub_(parameter.detach(), alpha=decay[id(parameter)])
+                self._before.append((parameter, parameter.detach().clone()))
+
+    def after_step(self, scene: Scene) -> None:
+        """Take back all but a small part of the step: a smaller gradient would be none to Adam and its like."""
+        for parameter, before in self._before:
+            parameter.copy_(before.lerp_(parameter.detach(), self.scale))
+        self._before = []
 
     def leave(self, scene: Scene) -> None:
         """Let every optimizer begin anew."""

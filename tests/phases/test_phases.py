@@ -149,7 +149,8 @@ def test_climbing_layers_climb_without_decay_and_the_others_descend() -> None:
     phase.enter(scene)
     with torch.no_grad():
         phase.before_step(scene)
-    optimizer.step()
+        optimizer.step()
+        phase.after_step(scene)
     for name, parameter in module.named_parameters():
         value, gradient = before[name]
         wanted = value + 0.01 * gradient if name.startswith("net.0") else value - gradient - 0.5 * value
@@ -169,9 +170,12 @@ class Halves(Module):
         for optimizer in optimizers:
             optimizer.zero_grad()
         self.manual_backward(loss)
-        before, gradient = self.net[4].weight.detach().clone(), self.net[4].weight.grad.clone()
+        self.before = self.net[4].weight.detach().clone(), self.net[4].weight.grad.clone()
         for optimizer in optimizers:
             optimizer.step()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        before, gradient = self.before
         self.moved.append((self.net[4].weight.detach() - before, gradient))
 
     def configure_optimizers(self) -> Any:
@@ -183,6 +187,26 @@ def test_with_several_optimizers_each_gradient_is_turned_round_once(tmp_path: Pa
     assert len(module.moved) == 24
     for moved, gradient in module.moved:
         torch.testing.assert_close(moved, 0.125 * gradient, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [SGD, Adam, Adagrad, torch.optim.RMSprop, torch.optim.NAdam])
+def test_a_layer_climbs_as_slowly_with_every_optimizer(build: Any) -> None:
+    """A step up is a small part of the step down that the optimizer would take: as at a smaller learning rate."""
+    for patterns in (["weight"], ["nothing.*"]):
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 3, bias=False)
+        optimizer = build(layer.parameters(), lr=0.5)
+        first = layer.weight.detach().clone()
+        layer.weight.grad = torch.randn(3, 4)
+        scene, phase = Scene(layer, (optimizer,), None, None, generation=1), Ascent(patterns, scale=0.01)
+        with torch.no_grad():
+            phase.before_step(scene)
+            optimizer.step()
+            phase.after_step(scene)
+        if patterns == ["weight"]:
+            up = layer.weight.detach() - first
+        else:
+            torch.testing.assert_close(up, -0.01 * (layer.weight.detach() - first), rtol=1e-3, atol=1e-6)
 
 
 def test_behind_an_ascent_every_optimizer_begins_anew() -> None:
@@ -220,6 +244,9 @@ def test_an_ascent_that_cannot_be_is_refused(tmp_path: Path) -> None:
         Ascent(["head.*"]).enter(scene)
     scene = Scene(module, (AdamW(module.parameters(), weight_decay=0.1),), None, None, generation=1)
     with pytest.raises(ValueError, match="AdamW decays weights on its own"):
+        Ascent(["net.0.*"]).enter(scene)
+    scene = Scene(module, (torch.optim.LBFGS(module.parameters()),), None, None, generation=1)
+    with pytest.raises(ValueError, match="but LBFGS looks several times"):
         Ascent(["net.0.*"]).enter(scene)
     with pytest.raises(ValueError, match=r"`scale` to be a number greater than 0, but got '0\.01'"):
         Ascent(["net.*"], scale="0.01")  # type: ignore[arg-type]
