@@ -194,6 +194,9 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
         callbacks: Its callbacks.
         loggers: Its loggers.
         folder: Where it writes.
+
+    Raises:
+        ValueError: If the run has no end, or `check_trainer` refuses an argument.
     """
     length, count = config.trainer.max_epochs, config.generations.count
     epochs = fixed_epochs(plain(config.generations.epochs), plain(config.generations.end))
@@ -203,6 +206,8 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
         length = count * epochs
     elif length is None and count is not None and epochs is None:
         length = -1  # what ends a generation decides
+    elif length is None and config.generations.stop_at:
+        length = -1  # a goal decides
     check_trainer(config.trainer, length)
     with without_advice():
         trainer: Trainer = build(
@@ -244,10 +249,10 @@ def check_trainer(trainer: Mapping[str, Any], length: int | None) -> None:
 
     Args:
         trainer: Arguments of the Trainer.
-        length: Epochs of the run; -1 or None if they are not known.
+        length: Epochs of the run; -1 if something else ends it, None if nothing is said of it.
 
     Raises:
-        ValueError: If there is no validation in so many epochs, no test, or such an argument.
+        ValueError: If there is no length, no validation in so many epochs, no test, or such an argument.
 
     Example:
         >>> check_trainer({"check_val_every_n_epoch": 5}, 3)
@@ -255,6 +260,12 @@ def check_trainer(trainer: Mapping[str, Any], length: int | None) -> None:
         ...
         ValueError: Expected `trainer.check_val_every_n_epoch` to be at most 3, the epochs of the run, but got 5: ...
     """
+    others = (trainer.get("max_steps"), trainer.get("max_time"))
+    if length is None and all(end in (None, -1) for end in others) and not trainer.get("fast_dev_run"):
+        raise ValueError(
+            "Expected the run to have a length, but `generations.count`, `generations.epochs` and `trainer.max_epochs` "
+            "leave it open, and Lightning would train 1000 epochs. Give generations.count or trainer.max_epochs."
+        )
     every = trainer.get("check_val_every_n_epoch") or 1
     if length is not None and 0 < length < every:
         raise ValueError(

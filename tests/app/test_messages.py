@@ -58,6 +58,8 @@ REFUSALS = {
     "seed=-1": "Expected `seed` to be a whole number of at least 0, at most 4294967295, but got -1.",
     "seed=5000000000": "Expected `seed` to be a whole number of at least 0, at most 4294967295, but got 5000000000.",
     "warmup=0.5": "Expected `warmup` to be a whole number of at least 0, but got 0.5.",
+    "generations.count=null": "Expected the run to have a length, but `generations.count`, `generations.epochs` and",
+    "generations.count=null generations.epochs=[0.5,0.5]": "Expected the run to have a length, but",
     "trainer.limit_test_batches=0": "Expected `trainer.limit_test_batches` to be above 0, but got 0: the chosen",
     "+trainer.logger=false": "Expected `trainer.logger` to be left out, because ke-train gives the Trainer its own",
     f"loss=distillation loss.teacher.checkpoint={__file__}": f"Expected {__file__!r} to be a checkpoint of ke",
