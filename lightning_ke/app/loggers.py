@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from lightning_ke.app.build import build, plain
+from lightning_ke.app.run_folder import is_first_process
 from lightning_ke.report.wandb import fail_runs
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def run_loggers(config: DictConfig) -> Iterator[list[Logger]]:
     try:
         for node in config.logger.values():
             logger: Logger = build(node)
-            set_rows_aside(logger)
+            if is_first_process():  # the one that writes; of several that begin together one would come too late
+                set_rows_aside(logger)
             logger.log_hyperparams(plain(config))
             loggers.append(logger)  # not before: one that cannot begin cannot be closed either
         yield loggers

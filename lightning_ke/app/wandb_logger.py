@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from lightning_ke.app.run_folder import is_first_process
 from lightning_ke.extras import import_extra
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def wandb_logger(
     return WandbLogger(
         save_dir=save_dir,
         project=project,
-        id=_run_id(folder),
+        id=_run_id(folder) if is_first_process() else None,  # the others begin no run
         name=name or folder.name,
         group=group,
         job_type=job_type,
