@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--factory",
         metavar="MODULE:FUNCTION",
-        help="builds the module whose weights the checkpoint holds; not needed for checkpoints of ke-train",
+        help="builds the module whose weights the checkpoint holds; not needed for the group `backbone` of ke-train",
     )
     options = parser.parse_args(arguments)
     if not options.checkpoint.is_file():
