@@ -307,19 +307,7 @@ def _redraw_unit(unit: Unit, entries: dict[str, Entry], buffers: dict[str, Entry
     layers_own = getattr(reset.draw, "__func__", None) is LayerReset.draw  # and nobody's instead of it
     if layers_own and unit.kind == "layer" and (fills := uniform_fills(unit)) is not None:
         return _redraw_in_pieces(unit, entries, fills)
-    with torch.device("cpu"):  # what a reset builds must not follow a default device of the caller's
-        stand_in = StandIn.of(unit)
-        start_over = own_reset(stand_in.module)
-        if unit.kind == "norm" and start_over is not None:
-            start_over()  # fills the running statistics too
-        versions = [parameter._version for parameter in unit.parameters.values()]
-        reset.draw(stand_in)
-    if versions != [parameter._version for parameter in unit.parameters.values()]:
-        raise RuntimeError(
-            f"Expected `reset_parameters` of `{unit.name or 'model'}` (or reset {reset.name!r}) to fill the module "
-            "that it is called on, a copy, but it wrote into the network itself, whose fit weights are lost now. "
-            "Make it a method of the module's class."
-        )
+    stand_in = draw_unit(unit, reset)
     values = stand_in.parameters
     counts = {}
     for local, entry in entries.items():
@@ -341,6 +329,32 @@ def _redraw_unit(unit: Unit, entries: dict[str, Entry], buffers: dict[str, Entry
     for local, entry in buffers.items():
         write(unit.module.get_buffer(local), entry, in_pieces(stand_in.module.get_buffer(local)))
     return counts
+
+
+def draw_unit(unit: Unit, reset: Reset) -> StandIn:
+    """Draw fresh values of one module into a copy of it.
+
+    Args:
+        unit: The module.
+        reset: How values are drawn.
+
+    Raises:
+        RuntimeError: If the module's reset fails, or writes into the network itself.
+    """
+    with torch.device("cpu"):  # what a reset builds must not follow a default device of the caller's
+        stand_in = StandIn.of(unit)
+        start_over = own_reset(stand_in.module)
+        if unit.kind == "norm" and start_over is not None:
+            start_over()  # fills the running statistics too
+        versions = [parameter._version for parameter in unit.parameters.values()]
+        reset.draw(stand_in)
+    if versions != [parameter._version for parameter in unit.parameters.values()]:
+        raise RuntimeError(
+            f"Expected `reset_parameters` of `{unit.name or 'model'}` (or reset {reset.name!r}) to fill the module "
+            "that it is called on, a copy, but it wrote into the network itself, whose fit weights are lost now. "
+            "Make it a method of the module's class."
+        )
+    return stand_in
 
 
 def _redraw_in_pieces(unit: Unit, entries: dict[str, Entry], fills: Sequence[UniformFill]) -> dict[str, int]:

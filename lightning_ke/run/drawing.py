@@ -15,6 +15,7 @@ from lightning_ke.keyed_rng import keyed_generator
 from lightning_ke.masks import Mask, is_digest, saved_digests
 from lightning_ke.naming import named_parameters
 from lightning_ke.redrawing import redraw_sets, redrawable
+from lightning_ke.rehearsal import rehearse
 from lightning_ke.settings import Settings
 from lightning_ke.sharding import has_shards, settle
 from lightning_ke.splits import Call, RedrawSet, SplitContext, check_splittable, draw_checked
@@ -87,6 +88,8 @@ class RunMask:
         redraw_sets(pl_module, sets, 1, reset="none", norm=settings.norm, exclude=settings.exclude)
         varies = split.last_draw > 1 or split.survivors_vary
         settings.reset.remember(pl_module, None if varies else survivors)
+        if settings.reset.ready:
+            rehearse(pl_module, free, settings.reset)
         self.mask = mask
         rank_zero_info(f"KnowledgeEvolution: {split!r}, {mask.fit_share:.1%} of the weights are fit.")
 

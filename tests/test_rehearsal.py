@@ -1,0 +1,73 @@
+"""What would fail at the first redraw fails before the training."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_ke import KnowledgeEvolution
+from lightning_ke.rehearsal import rehearse
+from lightning_ke.resets import Reset, get_reset
+from lightning_ke.units import StandIn
+from tests.callback.modules import Classifier, make_trainer, train_loader, val_loader
+
+
+class Scaled(nn.Linear):
+    """Its reset wants to know what nobody tells it."""
+
+    def reset_parameters(self, scale: float | None = 0.5) -> None:
+        nn.init.normal_(self.weight, std=1 / scale)  # type: ignore[operator]
+
+
+class Forgetful(Scaled):
+    def reset_parameters(self, scale: float | None = None) -> None:
+        if hasattr(self, "built"):
+            super().reset_parameters(scale)
+        self.built = True
+
+
+class Failing(Reset):
+    name = "failing"
+
+    def draw(self, stand_in: StandIn) -> None:
+        raise LookupError("nothing to draw from")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"split": "wels"}, RuntimeError, r"Expected `model\.own` \(Forgetful\) to redraw its parameters"),
+        ({"split": "wels", "exclude": ["*own*"], "reset": Failing()}, LookupError, "nothing to draw from"),
+    ],
+    ids=["layer", "reset"],
+)
+def test_a_reset_that_cannot_draw_fails_before_the_training(
+    tmp_path: Path, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    module = Classifier()
+    module.model.own = Forgetful(2, 2)
+    trainer = make_trainer(tmp_path, max_epochs=4, callbacks=[KnowledgeEvolution(generations=2, seed=0, **arguments)])
+    with pytest.raises(error, match=message):
+        trainer.fit(module, train_loader(), val_loader())
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize("reset", ["layer", "kaiming_normal", "shrink_perturb", "orthogonal"])
+def test_nothing_changes(reset: str) -> None:
+    net = nn.Sequential(Scaled(3, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    before, stream = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    rehearse(net, [name for name, _ in net.named_parameters()], get_reset(reset))
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_what_writes_into_the_network_is_found_out() -> None:
+    layer = nn.Linear(2, 2)
+    layer.reset_parameters = lambda: nn.init.zeros_(layer.weight)  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="wrote into the network itself"):
+        rehearse(layer, ["weight"], get_reset("layer"))
