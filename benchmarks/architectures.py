@@ -11,6 +11,7 @@ torchvision and timm.
 from __future__ import annotations
 
 import argparse
+import copy
 import ctypes
 import gc
 import json
@@ -18,6 +19,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import signal
 import statistics
 import time
 import warnings
@@ -26,9 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch_pruning
 from torch import Tensor, nn
 
 import lightning_ke as ke
+from benchmarks.speed.drawing import groups
 from benchmarks.speed.timing import samples
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.slim import SlimError, refresh
@@ -45,6 +49,10 @@ SMALLEST = Path("benchmarks/smallest_timm_models.json")
 MEMORY = 14 * 2**30
 #: Parameters that are corrupted, one kept slice each, and slices that are tried of each (a unit may be dead).
 CORRUPTED, TRIED = 3, 4
+#: Number of classes, and what a layer calls the number of its outputs.
+CLASSES, LEAVING = 10, ("out_features", "out_channels")
+#: Seconds within which torch-pruning has to be done with a network.
+PATIENCE = 300
 
 HEADER = """# Supported architectures
 
@@ -61,12 +69,15 @@ smallest network of each module that `timm.list_modules()` names, unmodified, wi
 - *ops saved*: share of the operations that the slim network saves.
 - *draw*: processor time to draw a mask, relative to one forward of one image at the network's own resolution; the
   median of five pairs that took turns.
+- *peer*: the same time, relative to what torch-pruning takes for its dependency graph and the groups of
+  channels read off it; the median of three pairs. It fails where it does not prune the network to half its channels
+  within {patience} seconds, or where what it leaves does not run.
 - *memory*: peak of what drawing the mask needs beside the network, and as a share of the network's weights.
 
 {cores} cores ({machine}), one thread, Python {python}, torch {torch}; the machine ran other programs as well.
 
-| network | M weights | mask | fit 0.3 / 0.5 / 0.8 | exact | caught | ops saved 0.3 / 0.5 / 0.8 | draw | memory |
-|---|---|---|---|---|---|---|---|---|
+| network | M weights | mask | fit 0.3 / 0.5 / 0.8 | exact | caught | ops saved 0.3 / 0.5 / 0.8 | draw | peer | memory |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -121,7 +132,7 @@ def build(family: str, name: str) -> tuple[nn.Module, Tensor, Tensor]:
     if family == "timm":
         import timm
 
-        network = timm.create_model(name, pretrained=False, num_classes=10)
+        network = timm.create_model(name, pretrained=False, num_classes=CLASSES)
         settings = network.default_cfg
         own = torch.zeros(1, *settings["input_size"])
         if settings.get("fixed_input_size") or own.shape[-1] <= 128:
@@ -134,7 +145,7 @@ def build(family: str, name: str) -> tuple[nn.Module, Tensor, Tensor]:
         return network, small, own
     import torchvision
 
-    options: dict[str, Any] = {"num_classes": 10}
+    options: dict[str, Any] = {"num_classes": CLASSES}
     size, small_size = 224, 96
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = False
@@ -152,8 +163,9 @@ def measure(family: str, name: str, row: dict[str, Any]) -> Iterator[dict[str, A
     if "draw" not in row:
         memory = in_a_process(lambda: extra_memory(network, own))  # before any mask has left room in this one's heap
         yield {"draw": relative_time(network, own), "memory": memory / (4 * weights)}
-    masks = [ke.draw_mask(network, split="kels", rate=rate, example_input=small) for rate in RATES]
-    yield {"params": weights, "input": small.shape[-1], "fit": [mask.fit_share for mask in masks]}
+    if not {"saved", "caught"} <= row.keys():
+        masks = [ke.draw_mask(network, split="kels", rate=rate, example_input=small) for rate in RATES]
+        yield {"params": weights, "input": small.shape[-1], "fit": [mask.fit_share for mask in masks]}
     if "saved" not in row:
         dense = ke.measure_cost(network, small)
         saved = []
@@ -164,6 +176,41 @@ def measure(family: str, name: str, row: dict[str, Any]) -> Iterator[dict[str, A
         yield {"saved": saved}
     if "caught" not in row:
         yield {"caught": caught(network, masks[RATES.index(0.5)])}
+    if "peer" not in row:
+        yield {"peer": relative_to_peer(network, own)}
+
+
+def half_by_peer(network: nn.Module, x: Tensor) -> None:
+    """Let torch-pruning prune a copy of a network to half its channels, and run what comes out."""
+    halved = copy.deepcopy(network)
+    heads = [module for module in halved.modules() if CLASSES in (vars(module).get(name) for name in LEAVING)]
+    importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
+    torch_pruning.pruner.BasePruner(halved, x, importance, pruning_ratio=0.5, ignored_layers=heads).step()
+    with torch.no_grad():
+        halved(x)
+
+
+def relative_to_peer(network: nn.Module, x: Tensor) -> float | None:
+    """Processor time of drawing a mask, relative to torch-pruning's time to find its groups; None where it fails."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    network.eval()
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE)
+    try:
+        half_by_peer(network, x)
+    except Exception:
+        return None
+    finally:
+        signal.alarm(0)
+    actions = {
+        "draw": lambda: ke.draw_mask(network, split="kels", rate=0.5, example_input=x),
+        "peer": lambda: groups(network, x),
+    }
+    taken = samples(actions, rounds=3)
+    return statistics.median(draw / peer for draw, peer in zip(taken["draw"], taken["peer"], strict=True))
 
 
 def relative_time(network: nn.Module, x: Tensor) -> float:
@@ -298,7 +345,7 @@ def sweep(families: list[str], limit: float, again: bool, drawing: list[str]) ->
         row = rows().get((family, name), {})
         if name in drawing:
             row = {key: value for key, value in row.items() if key not in ("draw", "memory")}
-        elif drawing or "caught" in row or ("failure" in row and not again):
+        elif drawing or {"caught", "peer"} <= row.keys() or ("failure" in row and not again):
             continue
         row = isolated(family, name, row, limit)
         with MEASURED.open("a") as file:
@@ -323,6 +370,7 @@ def write() -> None:
     header = HEADER.format(
         **supported,
         corrupted=CORRUPTED,
+        patience=PATIENCE,
         cores=os.cpu_count(),
         machine=platform.machine(),
         python=platform.python_version(),
@@ -346,6 +394,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['caught']} of {CORRUPTED}" if "caught" in row else "",
         shares["saved"],
         f"{row['draw']:.1f} x" if "draw" in row else "",
+        "" if "peer" not in row else "fails" if row["peer"] is None else f"{row['peer']:.2f} x",
         f"{megabytes:.1f} MB ({row['memory']:.0%})" if "memory" in row else "",
     ]
     return f"| {' | '.join(cells)} |"
