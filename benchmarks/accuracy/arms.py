@@ -65,6 +65,14 @@ def catalogue(setting: Setting) -> dict[str, Arm]:
             take=taught,
         ),
         Arm(
+            "distilled-llf",
+            "slim from scratch as long, taught by the dense network that later-layer forgetting has trained",
+            once(slim, "loss=distillation"),
+            rate_of="distilled",
+            after="llf-5",
+            take=taught,
+        ),
+        Arm(
             "long-third",
             "the dense long baseline at a third of the length",
             evolve(third, 1, UNSCORED),

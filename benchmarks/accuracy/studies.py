@@ -99,7 +99,7 @@ PLANS = {
             *("ke-5", "llf-in-kels-5"),
             *("ke-born-again", "ke-born-again-ema", "llf-in-kels-born-again", "ke-ema", "ke-wide-redraw", "ke-2"),
             *("ke-slim-last", "ke-taught", "slimmable-1", "slimmable-taught", "slimmable-taught-whole"),
-            *("llf-5", "llf-10", "slim-llf-5", "slim-llf-10", "slim-llf-taught"),
+            *("llf-5", "llf-10", "slim-llf-5", "slim-llf-10", "slim-llf-taught", "distilled-llf"),
         ],
     ),
     "noise20": Plan("Wrong labels", ELSEWHERE, "flowers102-noise20", RATES[:1]),
