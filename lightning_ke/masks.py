@@ -109,7 +109,7 @@ class Mask(Mapping[str, Tensor]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mask):
             return NotImplemented
-        return list(self) == list(other) and all(
+        return self.keys() == other.keys() and all(
             self.entry(name).shape == other.entry(name).shape and torch.equal(self[name], other[name]) for name in self
         )
 

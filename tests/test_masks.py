@@ -176,6 +176,13 @@ def test_masks_compare_by_value_however_they_are_stored() -> None:
     assert plain != "mask"
 
 
+def test_masks_compare_by_name_whatever_their_order() -> None:
+    tensors = {"a": torch.tensor([True]), "b": torch.tensor([False])}
+    turned = Mask.from_tensors(dict(reversed(tensors.items())))
+    assert Mask.from_tensors(tensors) == turned
+    assert Mask.from_tensors({**tensors, "c": torch.tensor([True])}) != turned
+
+
 def test_looking_up_a_name_that_is_not_there() -> None:
     mask = Mask.from_tensors({"a": torch.ones(2, dtype=torch.bool)})
     assert "a" in mask

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_ke.masks import Mask
 from lightning_ke.redrawing import redraw
-from lightning_ke.resets import Reset, get_reset, list_resets
+from lightning_ke.resets import LayerReset, Reset, get_reset, list_resets
 from lightning_ke.splits import draw_mask
 from lightning_ke.units import StandIn
 
@@ -54,6 +54,12 @@ def test_every_reset_is_listed_with_a_description() -> None:
     for name in list_resets():
         assert get_reset(name).name == name
         assert get_reset(name).description
+
+
+@pytest.mark.parametrize("reset", [["layer"], LayerReset, None])
+def test_what_is_no_reset_is_refused(reset: Any) -> None:
+    with pytest.raises(ValueError, match="Expected argument `reset` to be one of 'initial', .* or a Reset object"):
+        get_reset(reset)
 
 
 def test_an_unknown_reset_is_refused_by_naming_those_that_exist() -> None:
