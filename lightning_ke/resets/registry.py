@@ -39,9 +39,10 @@ def get_reset(reset: str | Reset) -> Reset:
     """
     if isinstance(reset, Reset):
         return reset
-    if not isinstance(reset, str) or reset not in _RESETS:
+    given: object = reset
+    if not isinstance(given, str) or given not in _RESETS:
         raise ValueError(
             f"Expected argument `reset` to be one of {', '.join(map(repr, list_resets()))} or a Reset object, "
             f"but got {reset!r}. Did you mean {nearest_names(str(reset), list_resets(), limit=1)}?"
         )
-    return _RESETS[reset]()
+    return _RESETS[given]()

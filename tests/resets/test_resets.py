@@ -58,7 +58,7 @@ def test_every_reset_is_listed_with_a_description() -> None:
 
 @pytest.mark.parametrize("reset", [["layer"], LayerReset, None])
 def test_what_is_no_reset_is_refused(reset: Any) -> None:
-    with pytest.raises(ValueError, match="Expected argument `reset` to be one of 'initial', .* or a Reset object"):
+    with pytest.raises(ValueError, match=r"Expected argument `reset` to be one of 'initial', .* or a Reset object"):
         get_reset(reset)
 
 
