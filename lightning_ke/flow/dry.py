@@ -107,6 +107,16 @@ def quiet_world() -> Iterator[None]:
         random.setstate(python_state)
 
 
+@contextmanager
+def on_the_cpu() -> Iterator[None]:
+    """Let code that names no device make its tensors beside our copies, whatever the default device is."""
+    if torch.get_default_device().type == "cpu":
+        yield  # the other way costs a little in every call of torch
+        return
+    with torch.device("cpu"):
+        yield
+
+
 def without_data(tensor: Tensor) -> Tensor:
     """A copy of a tensor without values; integers (index tables, counters) may steer the forward and keep theirs.
 

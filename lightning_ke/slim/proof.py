@@ -8,7 +8,6 @@ the reset hypothesis of its parameters is set to zero, which is what "contribute
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from lightning_ke import naming
 from lightning_ke.flow.calls import replay_calls
 from lightning_ke.flow.copies import private_copy
-from lightning_ke.flow.dry import copy_inputs, quiet_world, tensors_in
+from lightning_ke.flow.dry import copy_inputs, on_the_cpu, quiet_world, tensors_in
 from lightning_ke.flow.registry import FlowError
 from lightning_ke.flow.running import entering, watching
 from lightning_ke.flow.trace import run_calls
@@ -55,9 +54,7 @@ def verify_slim(slim: nn.Module, model: nn.Module, mask: Mask, example_input: An
         ValueError: If nothing says how the network is run, or if it does not run in that way.
         SlimError: If the proof fails.
     """
-    # The copies are on the CPU, so what the network's code builds must be there, too.
-    elsewhere = torch.get_default_device().type != "cpu"
-    with torch.device("cpu") if elsewhere else nullcontext():
+    with on_the_cpu():
         _prove(slim, model, mask, example_input)
 
 

@@ -71,11 +71,12 @@ class ChannelSplit(Split):
         """
         # Imported here because splits that choose weights one by one have no use for channel flow.
         from lightning_ke.flow import decide_structure
+        from lightning_ke.flow.dry import on_the_cpu
         from lightning_ke.splits.operations import structure_for
 
         model = context.model
         options: dict[str, Any] = {"round_to": self.round_to or 1, "importance": self.importance(model)}
-        with _no_garbage_collection():
+        with _no_garbage_collection(), on_the_cpu():
             if self.rate is not None:
                 structure = decide_structure(model, context.calls, self.rate, target=context.target, **options)
             else:

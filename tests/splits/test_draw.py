@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from lightning_ke.masks import Mask
@@ -70,6 +70,18 @@ def test_numpy_rates_are_fine() -> None:
 def test_what_a_checkpoint_holds_of_a_split_with_a_numpy_number_are_python_s_types(build: Any, kind: Any) -> None:
     assert build(kind(0.25)).identity() == build(0.25).identity()
     assert not [value for value in build(kind(0.25)).identity().values() if isinstance(value, np.generic)]
+
+
+def test_channels_are_followed_whatever_the_default_device_is() -> None:
+    class Halves(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            one, other = self[0](x).chunk(2, 1)
+            return self[1](one * other) + torch.arange(3)
+
+    net, x = Halves(nn.Linear(9, 40), nn.Linear(20, 3)), torch.randn(5, 9)
+    expected = draw_mask(net, "kels", 0.5, example_input=x)
+    with torch.device("meta"):  # stands for a GPU
+        assert draw_mask(net, "kels", 0.5, example_input=x) == expected
 
 
 @pytest.mark.parametrize("split", ["wels", "random-each-generation", "dormant", "layers", "magnitude"])
