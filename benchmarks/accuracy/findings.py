@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 FINDINGS = {
-    "pilot": """Three seeds or more of the two controls, of Knowledge Evolution in 5 generations, of restarts and of
-later-layer forgetting (LLF), one of the rest: a pilot, and no claim.
+    "pilot": """Five seeds of the two controls and of later-layer forgetting (LLF), three of Knowledge Evolution in 5
+generations and of restarts, one of the rest: of those, a pilot and no claim.
 
 - **Evolving with KELS did not pay.** In 5 generations the dense network ends 1.0 ± 2.6 points below plain training of
   the same length, and the slim network 0.5 ± 2.6 points below one of its size from scratch, which costs a quarter of
   the training. The same restarts without a redraw end 0.6 ± 1.5 points below plain training: the redraw itself neither
   helped nor harmed the dense network much.
-- **LLF did:** 3.0 ± 2.9 points above plain training of the same length, at each of the three seeds by 2.3 or more, and
-  better in loss.
+- **LLF did:** 2.9 ± 1.1 points above plain training of the same length and cost, at each of the five seeds by 2.3 or
+  more, and better in loss; its calibration is worse (ECE 8.3 beside 5.3).
 - **The number of redraws makes slim and dense one function**, not the number of epochs: after 3 generations of 66
   epochs the slim network is 16 points behind its dense one, after 5 of 40 it is 1 point behind.
 - **LLF inside KELS** has a dense network as good as plain training, but a slim network of 27 %: what a redraw takes
   from its late layers does not come back in 40 epochs.
 
-What follows: LLF with more seeds, LLF in a network of the slim size (see [Better generations](better.md)), and the
-other settings in which redrawing is said to help most.""",
-    "better": """Not finished: most arms are still to come.
+What follows: LLF in a network of the slim size (see [Better generations](better.md)), and the other settings in which
+redrawing is said to help most.""",
+    "better": """Not finished: more arms are to come. What stands has five seeds where a number is in bold.
 
-A network of the slim network's size that is trained by later-layer forgetting (slim-llf-5) beats the same network
-trained plainly, at equal epochs and equal training operations: by 2.3 ± 0.6 points over five seeds, better in loss and
-equal in calibration. Over the three seeds that the dense long baseline has, it cannot be told from it (+1.1 ± 4.1), at
-0.28 of its operations. The training of Knowledge Evolution's own slim network costs 3.7 times as much, and that network
-ends at 41.1. Pruning and distillation, the other two controls of its size, have not been trained yet.""",
+- **Forgetting makes the better teacher and the better pupil.** A network of the slim size that forgets its late layers
+  and learns from a dense network that did so, too (slim-llf-taught) reaches 46.3 ± 0.6. It beats every control of its
+  size: slim from scratch by 4.8 ± 0.5, the pruned long baseline by 3.3 ± 2.1, and the best one, which the long baseline
+  taught, by 2.8 ± 1.1 at the same cost of training. It beats the dense long baseline, too, by 3.2 ± 1.3 at 0.28 of its
+  operations (1.62 times its training operations, the teacher's included), and cannot be told from its own teacher
+  (+0.3 ± 0.7).
+- **Without a teacher**, slim-llf-5 beats the same network trained plainly, at equal epochs and equal training
+  operations, by 2.3 ± 0.6, and cannot be told from the distilled one (+0.3 ± 1.6), which costs six times as much to
+  train, nor from the dense long baseline (+0.6 ± 1.6). With the teacher it gains 2.5 ± 0.9.
+- **The dense network** gains 2.9 ± 1.1 by forgetting (llf-5), at no cost.
+- Knowledge Evolution's own slim network ends at 41.1 ± 0.7 and costs 3.7 times the training of one from scratch.
+- Calibration pays for it: the taught networks' ECE is 9 to 12 %, that of the long baseline 5 %. Their loss is lower.
+
+Not asked yet: whether the teacher alone would do it (distilled-llf), how far plain training of the slim network for as
+many operations comes (slim-scratch-equal), other data, other networks. The slim network has 28.0 % of the dense one's
+operations here, a little more than the 27 % that r = 0.5 leaves of an ordinary ResNet18.""",
 }

@@ -26,6 +26,7 @@ TUNED = """Its learning rate is the best one on
 the validation images at seed {seed}, where half as much and twice as much are no better; a variant has that of its
 original."""
 TRIED = "Validation accuracy of the dense network at the tuning seed. An arm with one rate has another arm's."
+SMALL = "Every network of the slim size beside every control of that size"
 UNTUNED = "The learning rate is\nthe same for all of them."
 
 
@@ -55,6 +56,7 @@ def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
         *([study.about] if study.about else []),
         comparison(study, table),
         f"![Test accuracy of every arm, dense and slim, one dot per seed]({study.name}.png)",
+        *([f"## {SMALL}\n\n{beside_controls(study, table)}"] if study.controls else []),
         *([f"## What it says\n\n{study.findings}"] if study.findings else []),
         "## The arms\n\n" + "\n".join(f"- **{arm.name}**: {arm.meaning}" for arm in study.arms),
         *([f"Not trained yet, or its learning rate not found: {', '.join(left)}."] if left else []),
@@ -112,6 +114,32 @@ def comparison(study: Study, table: pd.DataFrame) -> str:
                 ]
             )
     return _markdown(columns, lines)
+
+
+def beside_controls(study: Study, table: pd.DataFrame) -> str:
+    """The table of what is as small as the slim network: paired differences to each control of that size.
+
+    Args:
+        study: The study.
+        table: What `of_study` gave.
+    """
+    tuned = table[table["tuned"]]
+    controls = {name: _scores(tuned, name, "dense") for name in study.controls}
+    most = tuned.loc[(tuned["arm"] == study.same_size) & (tuned["network"] == "dense"), "operations"].max()
+    lines = []
+    for arm in study.arms:
+        for network in ("dense", "slim"):
+            rows = tuned[(tuned["arm"] == arm.name) & (tuned["network"] == network)]
+            trained = network == "dense" or arm.trains_slim
+            if rows.empty or not trained or rows["operations"].iloc[0] > most:
+                continue
+            own = _scores(tuned, arm.name, network)
+            versus = [
+                "-" if arm.name == name else _points(paired_difference(own, control))
+                for name, control in controls.items()
+            ]
+            lines.append([arm.name, network, str(len(rows)), _spread(rows["test_acc"]), *versus])
+    return _markdown(["arm", "network", "seeds", "test", *(f"to {name}" for name in controls)], lines)
 
 
 def tuning(study: Study, table: pd.DataFrame) -> str:

@@ -37,12 +37,14 @@ class Plan:
         arms: Names of its arms; the first one is the dense long baseline.
         setting: Name of the setting.
         rates: Learning rates that are tried first.
+        controls: Names of the controls of the slim size.
     """
 
     title: str
     arms: Sequence[str]
     setting: str = "flowers102"
     rates: Sequence[float] = RATES
+    controls: Sequence[str] = ()
 
     def study(self, name: str, setting: str, data: str, seeds: Sequence[int]) -> Study:
         """The study.
@@ -66,6 +68,7 @@ class Plan:
             self.rates,
             seeds,
             test_error=own.test_error,
+            controls=self.controls,
             findings=FINDINGS.get(page, ""),
         )
 
@@ -101,6 +104,7 @@ PLANS = {
             *("ke-slim-last", "ke-taught", "slimmable-1", "slimmable-taught", "slimmable-taught-whole"),
             *("llf-5", "llf-10", "slim-llf-5", "slim-llf-10", "slim-llf-taught", "distilled-llf"),
         ],
+        controls=("slim-scratch", "pruned", "distilled"),
     ),
     "noise20": Plan("Wrong labels", ELSEWHERE, "flowers102-noise20", RATES[:1]),
     "noise40": Plan("Many wrong labels", ELSEWHERE, "flowers102-noise40", RATES[:1]),

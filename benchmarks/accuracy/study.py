@@ -72,6 +72,7 @@ class Study:
         seeds: Seeds of the comparison.
         tuning_seed: Seed of the runs that choose the learning rate; also the first of `seeds`.
         test_error: Standard error of one run's test accuracy, in points.
+        controls: Names of the arms that every network of the slim size is compared with in a table of its own.
         about: What a reader must know of its setting, in Markdown.
         findings: What its results say, in Markdown; empty until somebody has read them.
     """
@@ -86,6 +87,7 @@ class Study:
     seeds: Sequence[int]
     tuning_seed: int = field(default=0)
     test_error: float = 0.6
+    controls: Sequence[str] = ()
     about: str = ""
     findings: str = ""
 

@@ -1,6 +1,7 @@
 """The accuracy benchmark: which job is next, what a difference is worth, and a tiny study from end to end."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -171,6 +172,20 @@ def test_calibration_is_shown_where_it_was_measured():
         text = page.comparison(study(arms=[LONG]), pd.DataFrame([row | {"test_ece": error}]))
         assert shown in text
         assert ("| 1.50 | 5.1 |" in text) == (error is not None)
+
+
+def test_what_is_as_small_as_the_slim_network_stands_beside_every_control_of_that_size():
+    arms = [LONG, SLIM, Arm("pruned", "pruned", []), Arm("ke", "ke", [])]
+    scores = {("long", "dense"): 0.6, ("slim-scratch", "dense"): 0.4, ("pruned", "dense"): 0.45, ("ke", "slim"): 0.5}
+    rows = [
+        {"arm": arm, "network": network, "lr": 0.1, "seed": seed, "tuned": True, "test_acc": score + seed / 100}
+        | {"operations": 4e6 if arm == "long" else 1e6}
+        for (arm, network), score in scores.items()
+        for seed in range(5)
+    ]
+    text = page.beside_controls(replace(study(arms=arms), controls=("slim-scratch", "pruned")), pd.DataFrame(rows))
+    lines = [line.split(" | ")[4:] for line in text.splitlines()[2:]]
+    assert lines == [["-", "-5.0 ± 0.0 |"], ["**+5.0 ± 0.0**", "- |"], ["**+10.0 ± 0.0**", "**+5.0 ± 0.0** |"]]
 
 
 @pytest.mark.slow
