@@ -169,7 +169,7 @@ def own_buffers(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str,
 
 def _walk(module: nn.Module, name: str, found: dict[int, tuple[str, nn.Module]]) -> None:
     children = module._modules
-    if children and not _PERHAPS_WRAPPED.isdisjoint(children):
+    if children and not _PERHAPS_WRAPPED.isdisjoint(children.keys()):
         module = unwrap(module)
         children = module._modules
     if id(module) not in found:

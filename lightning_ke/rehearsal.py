@@ -1,4 +1,4 @@
-"""What a redraw would run of other people's code is run before the training: what fails, fails at once."""
+"""What a redraw would run of the layers' own code is run before the training: what fails, fails at once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from lightning_ke.units import own_reset, units
 
 
 def rehearse(model: nn.Module, names: Collection[str], reset: Reset) -> None:
-    """Draw once, and throw away, what a redraw would draw by a layer's or a reset's own code.
+    """Draw once, and throw away, what a redraw would draw by layers' own `reset_parameters`.
 
-    Layers of torch with a reset of this package are left out: they are known to work. Nothing of the network changes.
+    torch's layers are left out: they are known to work. So is a `Reset` of the user's own, which may count its draws.
+    Nothing of the network changes.
 
     Args:
         model: The network.
@@ -40,7 +41,7 @@ def rehearse(model: nn.Module, names: Collection[str], reset: Reset) -> None:
 TypeError: unsupported operand type(s) for /: 'int' and 'NoneType'. Exclude its parameters by `exclude`, or give a \
 `Reset` object of your own.
     """
-    if not reset.redraws:
+    if not reset.redraws or not type(reset).__module__.startswith("lightning_ke."):
         return
     due = frozenset(names)
     with torch.no_grad(), forked_rng() as seed_by:
@@ -48,6 +49,6 @@ TypeError: unsupported operand type(s) for /: 'int' and 'NoneType'. Exclude its 
             if due.isdisjoint(unit.canonical(local) for local in unit.parameters):
                 continue
             known = str(getattr(own_reset(unit.module), "__module__", "")).startswith("torch.nn.")
-            if not known or not type(reset).__module__.startswith("lightning_ke."):
+            if not known:
                 seed_by("rehearsal", unit.name)
                 draw_unit(unit, reset)

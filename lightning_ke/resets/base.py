@@ -17,8 +17,7 @@ class Reset(ABC):
 
     Subclass it to draw them in your own way and give the object as `reset`. `draw` runs under a random stream that is
     keyed by (seed, generation, module), so it may use the global functions (``torch.randn``, ``random``, ``numpy``) and
-    still gives the same values on every rank and after a resume. Before a training it is run once for nothing, so that
-    what fails does not fail a generation later.
+    still gives the same values on every rank and after a resume.
 
     Example:
         >>> import torch
