@@ -64,7 +64,8 @@ class Ledger:
         """All rows: one for each network of each finished training."""
         if not self.path.exists():
             return pd.DataFrame(columns=[*KEY, "config", *SCORES])
-        return pd.read_csv(self.path, keep_default_na=False, na_values=[""], dtype={"config": str})
+        texts = dict.fromkeys(("config", *VERSIONS), str)
+        return pd.read_csv(self.path, keep_default_na=False, na_values=[""], dtype=texts)
 
     def _rows(self, study: Study, name: str) -> Iterator[dict[str, Any]]:
         arm, _, setting = name.rpartition("-lr")
