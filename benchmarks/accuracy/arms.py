@@ -107,6 +107,12 @@ def catalogue(setting: Setting) -> dict[str, Arm]:
             rate_of="slim-scratch",
         ),
         Arm(
+            "slim-llf-equal",
+            "slim-llf-5 for as many training operations as the dense network's",
+            evolve(round(epochs / SLIM_SHARE), 5, *LLF, slim),
+            rate_of="slim-scratch",
+        ),
+        Arm(
             "slim-llf-10",
             "the same in 10 generations",
             evolve(epochs, 10, *LLF, slim),
