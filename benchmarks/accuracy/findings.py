@@ -39,7 +39,7 @@ redrawing is said to help most.""",
 - Knowledge Evolution's own slim network ends at 41.1 ± 0.7 and costs 3.7 times the training of one from scratch.
 - Calibration pays for it: the taught networks' ECE is 9 to 12 %, that of the long baseline 5 %. Their loss is lower.
 
-Not asked yet: more seeds of slim-scratch-equal, forgetting for as long (slim-llf-equal), whether the teacher alone would
-do it (distilled-llf), other data, other networks. The slim network has 28.0 % of the dense one's
-operations here, a little more than the 27 % that r = 0.5 leaves of an ordinary ResNet18.""",
+Not asked yet: more seeds of slim-scratch-equal, forgetting for as long (slim-llf-equal), whether the teacher alone
+would do it (distilled-llf), other data, other networks. The slim network has 28.0 % of the dense one's operations here,
+a little more than the 27 % that r = 0.5 leaves of an ordinary ResNet18.""",
 }
