@@ -19,8 +19,9 @@ from lightning_ke.compatibility import (
     check_trainer,
     choose_seed,
 )
-from lightning_ke.endings import GenerationEnd, check_fit_goals, get_ending, plan_run
+from lightning_ke.endings import GenerationEnd, get_ending, plan_run
 from lightning_ke.fit_scoring import FitValidations, metrics_of_validation, prove
+from lightning_ke.goals import check_fit_goals
 from lightning_ke.history import free_path, write_history_csv
 from lightning_ke.lost_ranks import advice_on
 from lightning_ke.masks import Mask

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from lightning_ke.arguments import as_number, check_choice, check_name, check_whole, plain_values
 from lightning_ke.generations import Plan, plan_generations, plan_lengths
+from lightning_ke.goals import logged
 
 
 class GenerationEnd(ABC):
@@ -175,7 +176,7 @@ class Plateau(_Watching):
         self.min_delta = float(min_delta)
 
     def _look(self, metrics: Mapping[str, float]) -> None:
-        value = _logged(metrics, self.monitor) * (1 if self.mode == "min" else -1)
+        value = logged(metrics, self.monitor) * (1 if self.mode == "min" else -1)
         if value < self._best - self.min_delta:
             self._best, self._waited = value, 0
         else:
@@ -227,7 +228,7 @@ class Overfit(_Watching):
         self._train_at_best = math.inf
 
     def _look(self, metrics: Mapping[str, float]) -> None:
-        value, train = _logged(metrics, self.monitor), _logged(metrics, self.train_monitor)
+        value, train = logged(metrics, self.monitor), logged(metrics, self.train_monitor)
         if value < self._best:
             self._best, self._train_at_best, self._waited = value, train, 0
         elif train < self._train_at_best:
@@ -317,94 +318,3 @@ def plan_run(
                 f"`min_epochs={min_epochs}`. Leave it out, or ask for longer or more generations."
             )
     return FixedLength(plan.epochs), plan
-
-
-def check_goals(stop_at: Mapping[str, float | str]) -> None:
-    """Refuse goals that cannot be read.
-
-    Args:
-        stop_at: As for `reached`.
-
-    Raises:
-        ValueError: Naming the goal.
-
-    Example:
-        >>> check_goals({"val_acc": "high"})
-        Traceback (most recent call last):
-        ...
-        ValueError: Expected argument `stop_at` to give `val_acc` a number or a string such as '<=0.3', but got 'high'.
-    """
-    for name, goal in stop_at.items():
-        _bounds(name, goal)
-
-
-def check_fit_goals(stop_at: Mapping[str, float | str], end: GenerationEnd | None, score_fit: object) -> None:
-    """Refuse to wait for scores of the fit hypothesis that are not taken.
-
-    Args:
-        stop_at: As for `reached`.
-        end: What `get_ending` returned.
-        score_fit: The callback's argument of that name.
-
-    Raises:
-        ValueError: If the scores would be missing.
-    """
-    watched = dict.fromkeys(stop_at, "`stop_at`") | {
-        getattr(end, argument, ""): "`end`" for argument in ("monitor", "train_monitor")
-    }
-    for name, argument in watched.items():
-        if str(name).startswith("ke/fit/") and score_fit is False:
-            raise ValueError(
-                f"Expected argument `score_fit` to be 'epoch' because {argument} waits for `{name}`, but got False."
-            )
-    if end is not None and score_fit == "generation":
-        raise ValueError(
-            f"Expected argument `score_fit` to be 'epoch' for generations that end by {end.reason}, because nobody "
-            "knows beforehand which validation is their last, but got 'generation'."
-        )
-
-
-def reached(stop_at: Mapping[str, float | str], metrics: Mapping[str, float]) -> bool:
-    """Say whether every metric is as good as wanted.
-
-    Args:
-        stop_at: What each metric must reach: a number that it must come up to, or a string such as "<=0.3".
-        metrics: All that was logged.
-
-    Raises:
-        ValueError: If a metric is not logged, or a goal cannot be read.
-
-    Example:
-        >>> reached({"val_acc": 0.6, "val_loss": "<=0.3"}, {"val_acc": 0.7, "val_loss": 0.2})
-        True
-    """
-    for name, goal in stop_at.items():
-        low, high = _bounds(name, goal)
-        if not low <= _logged(metrics, name) <= high:
-            return False
-    return True
-
-
-def _bounds(name: str, goal: object) -> tuple[float, float]:
-    """The least and the greatest value that a goal allows."""
-    given: tuple[str, Any] = (goal[:2], goal[2:]) if isinstance(goal, str) else (">=", goal)
-    sign, number = given
-    try:
-        value = math.nan if isinstance(number, bool) else float(number)  # what is no number is refused below
-    except (TypeError, ValueError):
-        value = math.nan
-    if math.isnan(value) or sign not in (">=", "<="):
-        raise ValueError(
-            f"Expected argument `stop_at` to give `{name}` a number or a string such as '<=0.3', but got {goal!r}."
-        )
-    return (value, math.inf) if sign == ">=" else (-math.inf, value)
-
-
-def _logged(metrics: Mapping[str, float], name: str) -> float:
-    if name not in metrics:
-        raise ValueError(
-            f"Expected the metric `{name}` to be logged at the end of every epoch, but there is none of that name. "
-            f"Logged are {', '.join(sorted(metrics)) or 'none'}. Log it in `training_step` or in a validation: what "
-            "`on_train_epoch_end` logs comes behind the end of a generation."
-        )
-    return metrics[name]

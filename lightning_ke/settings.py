@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightning_ke.arguments import check_choice, check_patterns
-from lightning_ke.endings import check_goals
+from lightning_ke.goals import check_goals
 from lightning_ke.phases import Phase
 from lightning_ke.resets import Reset, get_reset
 from lightning_ke.schedule import GenerationSchedule, RateByGeneration, get_schedule

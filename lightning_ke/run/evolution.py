@@ -10,8 +10,9 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lightning_ke.compatibility import early_stopping_fired, restart_neighbours
-from lightning_ke.endings import FixedLength, GenerationEnd, reached
+from lightning_ke.endings import FixedLength, GenerationEnd
 from lightning_ke.generations import Clock, Plan
+from lightning_ke.goals import reached
 from lightning_ke.loaders import rebuilds_iterator
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
