@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from benchmarks.accuracy.statistics import LEAST_SEEDS, Difference, paired_difference
-from benchmarks.accuracy.study import Study
+from benchmarks.accuracy.study import Arm, Study
+
+# A network is the whole dense one, the slim one cut out of it, or one that was built as small as the slim one.
+COLOURS = {"dense": "#1f77b4", "slim": "#d95f02", "small": "#2a9d5c"}
 
 NOTE = """Written by `python -m benchmarks.accuracy {name}` from its setting's [trainings](trainings/{setting}.csv); do
 not edit.
@@ -19,7 +23,8 @@ the training cost, that of a network which it begins from or learns from include
 Weights were chosen on validation, too, and the test images were used once. `±` is the standard deviation over seeds; a
 difference is the mean over paired seeds with its 95 % interval (Student's t). It counts, and is in bold, only if the
 interval is above 0 and of at least {least} seeds; with one seed there is none. A test accuracy of one run has a
-standard error of about {error} points of its own.{calibration}"""
+standard error of about {error} points of its own. The network is the dense one, the slim one that is cut out of it, or
+a small one that was built as large as the slim one.{calibration}"""
 CALIBRATION = """ NLL is the test images' cross-entropy, ECE their expected
 calibration error in per cent; both are means over the seeds."""
 TUNED = """Its learning rate is the best one on
@@ -55,7 +60,7 @@ def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
         ),
         *([study.about] if study.about else []),
         comparison(study, table),
-        f"![Test accuracy of every arm, dense and slim, one dot per seed]({study.name}.png)",
+        f"![Test accuracy of every network, one dot per seed]({study.name}.png)",
         *([f"## {SMALL}\n\n{beside_controls(study, table)}"] if study.controls else []),
         *([f"## What it says\n\n{study.findings}"] if study.findings else []),
         "## The arms\n\n" + "\n".join(f"- **{arm.name}**: {arm.meaning}" for arm in study.arms),
@@ -75,7 +80,7 @@ def comparison(study: Study, table: pd.DataFrame) -> str:
     """
     tuned = table[table["tuned"]]
     controls = (study.arms[0].name, study.same_size)
-    control_scores = [_scores(tuned, name, "dense") for name in controls]
+    control_scores = [_scores(tuned, name) for name in controls]
     tuned_rates = len(study.rates) > 1
     calibrated = bool(tuned["test_ece"].notna().any())
     columns = ["arm", "network", *(["lr"] if tuned_rates else []), "seeds", "validation", "test"]
@@ -83,36 +88,27 @@ def comparison(study: Study, table: pd.DataFrame) -> str:
     columns += [f"to {name}" for name in controls]
     baseline = tuned[(tuned["arm"] == study.arms[0].name) & (tuned["network"] == "dense")]
     lines: list[list[str]] = []
-    for arm in study.arms:
-        for network in ("dense", "slim"):
-            rows = tuned[(tuned["arm"] == arm.name) & (tuned["network"] == network)]
-            # A mask is drawn for every arm; where nothing is redrawn its "slim network" was never trained to be one.
-            if rows.empty or (network == "slim" and not arm.trains_slim):
-                continue
-            own = _scores(tuned, arm.name, network)
-            versus = [
-                "-" if arm.name == name and network == "dense" else _points(paired_difference(own, control))
-                for name, control in zip(controls, control_scores, strict=True)
+    for arm, network, rows in _networks(study, tuned):
+        own = rows.set_index("seed")["test_acc"]
+        versus = [
+            "-" if arm.name == name and network != "slim" else _points(paired_difference(own, control))
+            for name, control in zip(controls, control_scores, strict=True)
+        ]
+        cost = rows["training_operations"].iloc[0] / baseline["training_operations"].iloc[0] if len(baseline) else 0
+        lines.append(
+            [
+                arm.name,
+                network,
+                *([f"{rows['lr'].iloc[0]:g}"] if tuned_rates else []),
+                str(len(rows)),
+                _spread(rows["val_acc"]),
+                _spread(rows["test_acc"]),
+                *([f"{rows['test_loss'].mean():.2f}", f"{100 * rows['test_ece'].mean():.1f}"] if calibrated else []),
+                f"{rows['operations'].iloc[0] / 1e6:.1f} M",
+                f"{cost:.2f} x" if cost else "-",
+                *versus,
             ]
-            cost = rows["training_operations"].iloc[0] / baseline["training_operations"].iloc[0] if len(baseline) else 0
-            lines.append(
-                [
-                    arm.name,
-                    network,
-                    *([f"{rows['lr'].iloc[0]:g}"] if tuned_rates else []),
-                    str(len(rows)),
-                    _spread(rows["val_acc"]),
-                    _spread(rows["test_acc"]),
-                    *(
-                        [f"{rows['test_loss'].mean():.2f}", f"{100 * rows['test_ece'].mean():.1f}"]
-                        if calibrated
-                        else []
-                    ),
-                    f"{rows['operations'].iloc[0] / 1e6:.1f} M",
-                    f"{cost:.2f} x" if cost else "-",
-                    *versus,
-                ]
-            )
+        )
     return _markdown(columns, lines)
 
 
@@ -124,21 +120,16 @@ def beside_controls(study: Study, table: pd.DataFrame) -> str:
         table: What `of_study` gave.
     """
     tuned = table[table["tuned"]]
-    controls = {name: _scores(tuned, name, "dense") for name in study.controls}
-    most = tuned.loc[(tuned["arm"] == study.same_size) & (tuned["network"] == "dense"), "operations"].max()
+    controls = {name: _scores(tuned, name) for name in study.controls}
     lines = []
-    for arm in study.arms:
-        for network in ("dense", "slim"):
-            rows = tuned[(tuned["arm"] == arm.name) & (tuned["network"] == network)]
-            trained = network == "dense" or arm.trains_slim
-            if rows.empty or not trained or rows["operations"].iloc[0] > most:
-                continue
-            own = _scores(tuned, arm.name, network)
-            versus = [
-                "-" if arm.name == name else _points(paired_difference(own, control))
-                for name, control in controls.items()
-            ]
-            lines.append([arm.name, network, str(len(rows)), _spread(rows["test_acc"]), *versus])
+    for arm, network, rows in _networks(study, tuned):
+        if network == "dense":
+            continue
+        own = rows.set_index("seed")["test_acc"]
+        versus = [
+            "-" if arm.name == name else _points(paired_difference(own, control)) for name, control in controls.items()
+        ]
+        lines.append([arm.name, network, str(len(rows)), _spread(rows["test_acc"]), *versus])
     return _markdown(["arm", "network", "seeds", "test", *(f"to {name}" for name in controls)], lines)
 
 
@@ -192,19 +183,17 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
     """
     tuned = table[table["tuned"]]
     figure, axes = plt.subplots(figsize=(8, 0.55 * len(study.arms) + 1.2), layout="constrained")
-    for network, offset, colour in (("dense", -0.15, "#1f77b4"), ("slim", 0.15, "#d95f02")):
-        label: str | None = network
-        for position, arm in enumerate(study.arms):
-            if network == "slim" and not arm.trains_slim:
-                continue
-            values = 100 * _scores(tuned, arm.name, network)
-            if values.empty:
-                continue
-            axes.scatter(values, [position + offset] * len(values), color=colour, s=18, label=label)
-            label = None  # one entry in the legend
-            axes.plot([values.mean()] * 2, [position + offset - 0.12, position + offset + 0.12], color=colour, lw=2)
+    places = {arm.name: position for position, arm in enumerate(study.arms)}
+    labelled = set[str]()
+    for arm, network, rows in _networks(study, tuned):
+        place = places[arm.name] + (0.15 if network == "slim" else -0.15 if arm.trains_slim else 0)
+        values, colour = 100 * rows["test_acc"], COLOURS[network]
+        label = None if network in labelled else network  # one entry in the legend
+        labelled.add(network)
+        axes.scatter(values, [place] * len(values), color=colour, s=18, label=label)
+        axes.plot([values.mean()] * 2, [place - 0.12, place + 0.12], color=colour, lw=2)
     for name, style in ((study.arms[0].name, "--"), (study.same_size, ":")):
-        values = _scores(tuned, name, "dense")
+        values = _scores(tuned, name)
         if len(values):
             axes.axvline(100 * values.mean(), color="grey", ls=style, lw=1, zorder=0, label=name)
     axes.set_yticks(range(len(study.arms)), [arm.name for arm in study.arms])
@@ -215,8 +204,23 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
-def _scores(table: pd.DataFrame, arm: str, network: str) -> pd.Series[float]:
-    rows = table[(table["arm"] == arm) & (table["network"] == network)]
+def _networks(study: Study, tuned: pd.DataFrame) -> Iterator[tuple[Arm, str, pd.DataFrame]]:
+    """Every network that was trained, with what it is and its rows; arm by arm, the dense one first."""
+    whole = tuned[tuned["network"] == "dense"]
+    slim_size = whole.loc[whole["arm"] == study.same_size, "operations"].max()
+    for arm in study.arms:
+        rows = whole[whole["arm"] == arm.name]
+        if len(rows):
+            yield arm, "small" if rows["operations"].iloc[0] <= slim_size else "dense", rows
+        rows = tuned[(tuned["arm"] == arm.name) & (tuned["network"] == "slim")]
+        # A mask is drawn for every arm; where nothing is redrawn its "slim network" was never trained to be one.
+        if len(rows) and arm.trains_slim:
+            yield arm, "slim", rows
+
+
+def _scores(tuned: pd.DataFrame, arm: str) -> pd.Series[float]:
+    """Test accuracy of an arm's whole network, by seed."""
+    rows = tuned[(tuned["arm"] == arm) & (tuned["network"] == "dense")]
     return rows.set_index("seed")["test_acc"]
 
 

@@ -184,8 +184,12 @@ def test_what_is_as_small_as_the_slim_network_stands_beside_every_control_of_tha
         for seed in range(5)
     ]
     text = page.beside_controls(replace(study(arms=arms), controls=("slim-scratch", "pruned")), pd.DataFrame(rows))
-    lines = [line.split(" | ")[4:] for line in text.splitlines()[2:]]
-    assert lines == [["-", "-5.0 ± 0.0 |"], ["**+5.0 ± 0.0**", "- |"], ["**+10.0 ± 0.0**", "**+5.0 ± 0.0** |"]]
+    lines = [line.split(" | ")[1:2] + line.split(" | ")[4:] for line in text.splitlines()[2:]]
+    assert lines == [
+        ["small", "-", "-5.0 ± 0.0 |"],
+        ["small", "**+5.0 ± 0.0**", "- |"],
+        ["slim", "**+10.0 ± 0.0**", "**+5.0 ± 0.0** |"],
+    ]
 
 
 @pytest.mark.slow
@@ -195,7 +199,7 @@ def test_a_page_names_the_arms_that_are_left(tmp_path):
     finished(ledger.folder, "slim-scratch-lr0.1-s0", 0.3)
     page.write(trial, of_study(trial, ledger.update(trial)), tmp_path)
     half = (tmp_path / f"{trial.name}.md").read_text()
-    assert "| slim-scratch | dense | 1 |" in half
+    assert "| slim-scratch | small | 1 |" in half
     assert "Not trained yet, or its learning rate not found: long." in half
     finished(ledger.folder, "long-lr0.1-s0", 0.3)
     page.write(trial, of_study(trial, ledger.update(trial)), tmp_path)
@@ -232,7 +236,8 @@ def test_a_tiny_study_is_run_stopped_and_written(tmp_path):
     for _, row in tuned[tuned["seed"] == 0].iterrows():
         result = json.loads((tmp_path / "trial" / f"{row['arm']}-lr{row['lr']:g}-s0" / "results.json").read_text())
         assert row["test_acc"] == result["networks"]["dense"]["test_acc"]
-        assert f"| {row['arm']} | dense | {row['lr']:g} | 2 |" in written
+        network = "small" if row["arm"] == "slim-scratch" else "dense"
+        assert f"| {row['arm']} | {network} | {row['lr']:g} | 2 |" in written
 
 
 def test_one_learning_rate_is_taken_as_it_is():
