@@ -71,7 +71,7 @@ smallest network of each module that `timm.list_modules()` names, unmodified, wi
   median of five pairs that took turns.
 - *peer*: the same time, relative to what torch-pruning takes for its dependency graph and the groups of
   channels read off it; the median of three pairs. It fails where it does not prune the network to half its channels
-  within {patience} seconds, or where what it leaves does not run; empty where it was not tried yet.
+  within {patience} seconds, or where what it leaves does not run; only the networks of torchvision were tried.
 - *memory*: peak of what drawing the mask needs beside the network, and as a share of the network's weights.
 
 {cores} cores ({machine}), one thread, Python {python}, torch {torch}; the machine ran other programs as well.
