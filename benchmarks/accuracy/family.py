@@ -102,7 +102,11 @@ ARMS = {
         "sparse and dense in turn",
         ["redraw=none", "generations=acdc", "redraw.optimizer=keep", "redraw.lr_schedule=continue"],
     ),
-    "seal": ("ascent", "early layers climb the loss first", ["redraw=none", "generations=seal"]),
+    "seal": (
+        "ascent",
+        "early layers climb the loss first, from the second generation on",
+        ["redraw=none", "generations=seal"],
+    ),
     "slim-first": (
         "slim-first",
         "KELS, the slim network alone for 70 % of each generation",
