@@ -15,6 +15,7 @@ from lightning_ke.compatibility import (
     AnyNamespaceCallback,
     LightningModule,
     Trainer,
+    builds_later,
     check_sharding,
     check_trainer,
     choose_seed,
@@ -239,7 +240,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             settings.schedule.check(trainer)
             self._set_data = lambda: run.set_data(trainer)
             self._set_data()
-        if any(True for _ in pl_module.parameters()):  # else `configure_model` has yet to build the network
+        if not builds_later(pl_module):
             run.split.check(pl_module)
         if settings.lr_schedule == "restart" and plan is not None:
             self._installed.callback(install_horizon(trainer, pl_module, lambda: run.horizon))
@@ -250,8 +251,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         """Draw the mask, or listen to how the network is run if nothing says so yet."""
         self._installed.close()
         run = self._require_run()
-        if self._settings.schedule is not None and not run.resumed:
-            self._settings.schedule.scale(trainer, 1)
+        if self._settings.schedule is not None:
+            self._settings.schedule.scale(trainer, run.clock.generation)  # a checkpoint's rates are read later
         self._require_resumption().before_first_sampler(trainer)
         folder = str(trainer.log_dir or trainer.default_root_dir)
         self._csv = None if "://" in folder else free_path(Path(folder) / "ke_history.csv")
@@ -386,7 +387,6 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this validation's scores: a checkpoint that is written next must hold them."""
         if self._fitting and not trainer.sanity_checking:
-            assert trainer._results is not None
             scores = metrics_of_validation(trainer._results.metrics(on_step=False)["callback"])
             if self._validations.active is not None:
                 self._validations.active.end(trainer, pl_module)

@@ -131,6 +131,16 @@ def check_sharding(trainer: Trainer, split: Split, reset: Reset, phases: Sequenc
         )
 
 
+def builds_later(pl_module: LightningModule) -> bool:
+    """True if the module may build its network, or a part of it, behind the `setup` of callbacks.
+
+    Args:
+        pl_module: The module.
+    """
+    own = (getattr(type(pl_module), hook).__qualname__ for hook in ("setup", "configure_model"))
+    return not all(name.startswith(("DataHooks.", "ModelHooks.")) for name in own)
+
+
 def choose_seed(seed: int | None, trainer: Trainer) -> int:
     """Choose the seed of a run, the same on all ranks.
 
@@ -167,6 +177,19 @@ def restart_neighbours(trainer: Trainer) -> None:
             stopper.best_score = stopper.best_score.new_tensor(worst)
 
 
+def accumulation(trainer: Trainer) -> int:
+    """How many batches a step of the present epoch accumulates, also before a GradientAccumulationScheduler says so.
+
+    Args:
+        trainer: The Trainer.
+    """
+    for callback in trainer.callbacks:
+        if "GradientAccumulationScheduler" in class_names(callback):
+            scheduler: Any = callback
+            return int(scheduler.get_accumulate_grad_batches(trainer.current_epoch))
+    return int(trainer.accumulate_grad_batches)
+
+
 def logged_too_late(trainer: Trainer) -> set[str]:
     """Names of metrics whose values are those of the epoch before, until our `on_train_epoch_end` has run.
 
@@ -177,12 +200,15 @@ def logged_too_late(trainer: Trainer) -> set[str]:
     return {result.meta.name for result in results if result.meta.fx == "on_train_epoch_end"}
 
 
-def early_stopping_fired(trainer: Trainer) -> bool:
+def early_stopping_fired(trainer: Trainer, since: int) -> bool:
     """True if an EarlyStopping ended the run.
 
     Args:
         trainer: The Trainer.
+        since: The epoch in which the generation in progress began: one that fired before has not ended the run.
     """
     stoppers: list[Any] = [callback for callback in trainer.callbacks if "EarlyStopping" in class_names(callback)]
     # `stopped_epoch` alone cannot tell "stopped in epoch 0" from "did not stop".
-    return trainer.should_stop and any(s.stopped_epoch > 0 or s.wait_count >= s.patience for s in stoppers)
+    return trainer.should_stop and any(
+        s.stopped_epoch >= since and (s.stopped_epoch > 0 or s.wait_count >= s.patience) for s in stoppers
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from lightning_ke.compatibility import accumulation
 from lightning_ke.optimizer_state import carry_state
 
 if TYPE_CHECKING:
@@ -29,13 +30,15 @@ def generation_horizon(trainer: Trainer, epochs: int | None) -> Iterator[None]:
         trainer: The Trainer whose fit loop is shortened for the duration of the block.
         epochs: Epochs of one generation; None leaves the run's own length in place.
     """
-    whole_run = trainer.fit_loop.max_epochs
+    whole_run, accumulated = trainer.fit_loop.max_epochs, trainer.accumulate_grad_batches
     if epochs is not None:
         trainer.fit_loop.max_epochs = epochs
+        # Of the epoch that begins; what the Trainer has is of the epoch before, or of none in a run that is resumed.
+        trainer.accumulate_grad_batches = accumulation(trainer)
     try:
         yield
     finally:
-        trainer.fit_loop.max_epochs = whole_run
+        trainer.fit_loop.max_epochs, trainer.accumulate_grad_batches = whole_run, accumulated
 
 
 def install_horizon(
@@ -97,14 +100,29 @@ def restart_optimizers(
     # keeps `LearningRateMonitor` and manual optimization right.
     with generation_horizon(trainer, epochs if lr_schedule == "restart" else None):
         trainer.strategy.setup_optimizers(trainer)
-    if lr_schedule == "continue":
-        for old, new in zip(old_optimizers, trainer.optimizers, strict=True):
+    for old, new in zip(old_optimizers, trainer.optimizers, strict=True):
+        _add_later_groups(old, new)
+        if lr_schedule == "continue":
             _continue_groups(old, new)
+    if lr_schedule == "continue":
         for config, state in zip(trainer.lr_scheduler_configs, old_schedules, strict=True):
             config.scheduler.load_state_dict(state)
     if optimizer != "new":
         for old, new in zip(old_optimizers, trainer.optimizers, strict=True):
             carry_state(old, new, redrawn, optimizer)
+
+
+def _add_later_groups(old: Optimizer, new: Optimizer) -> None:
+    """Add the groups that an optimizer was given in the course of the training (by BackboneFinetuning, say) again.
+
+    `configure_optimizers` knows nothing of them: it leaves their parameters out, or puts them into its own groups.
+    """
+    later = old.param_groups[len(new.param_groups) :]
+    moved = {id(parameter) for group in later for parameter in group["params"]}
+    for group in new.param_groups if moved else ():
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in moved]
+    for group in later:
+        new.add_param_group({**group, "params": list(group["params"])})
 
 
 def _continue_groups(old: Optimizer, new: Optimizer) -> None:

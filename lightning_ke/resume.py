@@ -52,6 +52,9 @@ class Resumption:
         self.idle = True
         self._trainer = trainer
         self._run = run
+        if trainer.precision == "64-true":
+            # Lightning converts a module behind the reading of a checkpoint, whose doubles would come back as floats.
+            trainer.lightning_module.double()
         self._after_optimizers = trainer.strategy.restore_checkpoint_after_setup
         self._loader_states: list[dict[str, Any]] = []
         self._plateau_is_due = False
@@ -82,6 +85,7 @@ class Resumption:
                 "Expected a checkpoint of a run with KnowledgeEvolution, but it holds no state of one. Load its "
                 "weights into the module and begin a new run (`load_from_checkpoint`, then `fit` without `ckpt_path`)."
             )
+        unfreeze_again(trainer, checkpoint)
         self._loader_states = loader_states(checkpoint)
         self._plateau_is_due = complete_progress(trainer, checkpoint, bool(state.get("validating")))
 
@@ -109,9 +113,18 @@ class Resumption:
         Args:
             trainer: The Trainer at the beginning of the training.
             pl_module: The module.
+
+        Raises:
+            ValueError: If the Trainer has trained before, but not in generations.
         """
         self.idle = True
         run = self._run
+        if not run.resumed and trainer.current_epoch > 0:
+            raise ValueError(
+                f"Expected a Trainer that trains in generations from its first epoch on, but this one has trained "
+                f"{trainer.current_epoch} epochs without this callback. Give it the callback that it had, or train "
+                "on with a new Trainer."
+            )
         if run.resumed and not between_epochs(trainer):
             # The loader's iterator, built in vain or put back to where it was, has drawn.
             run.rng.restore(loader_generators(trainer))
@@ -147,6 +160,31 @@ class Resumption:
         """
         if self._run.resumed and self.idle:
             self._run.records.tell(pl_module)
+
+
+def unfreeze_again(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
+    """Let what a BaseFinetuning had unfrozen be trained on; when a run is resumed it freezes all of it again.
+
+    Args:
+        trainer: The Trainer, its callbacks set up and its optimizers not yet.
+        checkpoint: The checkpoint that Lightning has read.
+    """
+    states = [
+        checkpoint["callbacks"].get(callback.state_key, {})
+        for callback in trainer.callbacks
+        if "BaseFinetuning" in class_names(callback)
+    ]
+    # It keeps the names of every optimizer's parameters, group by group; those behind the first it has added.
+    added = {
+        name
+        for state in states
+        for groups in state.get("internal_optimizer_metadata", {}).values()
+        for group in groups[1:]
+        for name in group["params"]
+    }
+    for name, parameter in trainer.lightning_module.named_parameters():
+        if name in added:
+            parameter.requires_grad = True
 
 
 def complete_progress(trainer: Trainer, checkpoint: Mapping[str, Any], validating: bool) -> bool:

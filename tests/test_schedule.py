@@ -166,6 +166,21 @@ def test_factors_do_not_pile_up_on_a_schedule_that_goes_on(tmp_path: Path) -> No
         assert {seen["generation"]: seen["lr"] for seen in watch.seen} == {1: 0.05, 2: 0.025, 3: 0.025}
 
 
+def test_a_generation_that_goes_on_in_a_second_fit_keeps_its_factor(tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+            trainer.should_stop = trainer.current_epoch == 2
+
+    seed_everything(0)
+    module, watch = Decayed(schedule=False), Watch()
+    evolution = KnowledgeEvolution(epochs_per_generation=2, seed=0, schedule={"lr": [1.0, 0.5, 0.25]})
+    trainer = make_trainer(tmp_path, max_epochs=6, callbacks=[evolution, watch, Stop()])
+    trainer.fit(module, datamodule=Data())
+    trainer.fit(module, datamodule=Data())
+    assert {(seen["generation"], seen["lr"]) for seen in watch.seen} == {(1, 0.05), (2, 0.025), (3, 0.0125)}
+    assert [record["epochs"] for record in evolution.history] == [2, 2, 2]
+
+
 def test_every_schedule_of_torch_s_is_scaled_as_a_whole() -> None:
     def rates(build: Any, factor: float) -> list[float]:
         optimizer = SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)

@@ -71,6 +71,7 @@ class EvolutionRun:
         self.phases = PhaseRunner(settings.phases)
         self.resumed = False
         self.opening = False
+        self._over = False  # True once a goal or the last generation has ended the run; `min_steps` may prolong it
         self._stepped = False  # True once the optimizers of this process have taken a step
         self._data_generation = 0  # for which the data module was last told what its batches are like
 
@@ -213,7 +214,8 @@ class EvolutionRun:
         # A checkpoint of an epoch's last batch resumes behind that epoch's end, which is made up for here.
         while not self.clock.redraw_is_due and trainer.current_epoch > self.clock.first_epoch + self.clock.epochs:
             self._count_epoch(trainer, pl_module, self.records.metrics)
-        opened = self.clock.redraw_is_due and not trainer.should_stop  # that end may have been the run's, too
+        # Not `trainer.should_stop`: with `min_epochs` the run goes on, and so do its generations.
+        opened = self.clock.redraw_is_due and not self._over
         # A signal of the cluster may ask for a checkpoint at any moment. In the middle of this, some weights are
         # redrawn and some are not, and a reset may build on what was there.
         with deferred_signals():
@@ -341,7 +343,8 @@ class EvolutionRun:
         last = self.plan is not None and self.plan.generations is not None and clock.closed >= self.plan.generations
         # A run whose length is that of its generations ends by itself.
         shorter = trainer.max_epochs == -1 or not isinstance(policy, FixedLength)
-        trainer.should_stop = trainer.should_stop or done or (last and shorter)
+        self._over = done or (last and shorter)
+        trainer.should_stop = trainer.should_stop or self._over
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record a generation that the end of the run cut short, and what ended it.
@@ -351,7 +354,7 @@ class EvolutionRun:
             pl_module: The module.
         """
         unfinished = not self.clock.redraw_is_due and trainer.global_step > self.clock.first_step
-        if early_stopping_fired(trainer):
+        if early_stopping_fired(trainer, since=self.clock.first_epoch):
             self._record(trainer, pl_module, "early_stopping")
         elif unfinished:
             cut = 0 <= trainer.max_steps <= trainer.global_step

@@ -137,7 +137,6 @@ def test_an_earlier_history_file_is_kept(tmp_path: Path) -> None:
     assert len((tmp_path / "ke_history-2.csv").read_text().splitlines()) == 3
 
 
-@pytest.mark.compat("Callbacks", "EarlyStopping", "works", note="its counters start over with each generation")
 def test_nothing_is_written_beside_a_folder_of_another_machine(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +149,7 @@ def test_nothing_is_written_beside_a_folder_of_another_machine(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.compat("Callbacks", "EarlyStopping", "works", note="its counters start over with each generation")
 def test_early_stopping_starts_over_with_each_generation(tmp_path: Path) -> None:
     """A redraw makes the loss worse; the counters of the generation before would end the run at once."""
 
@@ -171,6 +171,20 @@ def test_early_stopping_ends_the_run_and_the_record_says_so(tmp_path: Path) -> N
     assert [(record["generation"], record["epochs"], record["ended"]) for record in callback.history] == [
         (1, 2, "early_stopping")
     ]
+
+
+def test_generations_go_on_where_a_least_length_prolongs_a_run_that_was_to_stop(tmp_path: Path) -> None:
+    callback = KnowledgeEvolution(generations=3, seed=0)
+    stopper = EarlyStopping("val_loss", patience=1, mode="max", min_delta=1e9)  # fires in the first generation
+    evolve(tmp_path, callback, 9, stopper, min_epochs=7)
+    ends = [(record["generation"], record["epochs"], record["ended"]) for record in callback.history]
+    assert ends == [(1, 3, "length"), (2, 3, "length"), (3, 1, "stopped")]
+
+
+def test_no_further_generation_opens_where_a_least_length_prolongs_the_last_one(tmp_path: Path) -> None:
+    callback = KnowledgeEvolution(generations=2, epochs_per_generation=1, seed=0)
+    evolve(tmp_path, callback, -1, min_steps=9)  # 3 steps an epoch
+    assert [(record["generation"], record["epochs"]) for record in callback.history] == [(1, 1), (2, 2)]
 
 
 @pytest.mark.compat("Trainer options", "max_steps", "works", note="a generation that it cuts short is recorded as such")

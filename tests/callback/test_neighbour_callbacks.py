@@ -95,6 +95,44 @@ def test_accumulation_that_changes_with_the_epochs(tmp_path: Path, first: bool) 
     assert [record["steps"] for record in callback.history] == [6, 2]
 
 
+class OneCycle(Classifier):
+    """Asks how many steps a generation has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.totals: list[int] = []
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+        self.totals.append(int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=self.totals[-1])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def train(
+    folder: Path, neighbour: Callback, module: Any, first: bool, checkpoint: Path | None = None, **arguments: Any
+) -> Any:
+    """Three generations of two epochs."""
+    seed_everything(0 if checkpoint is None else 99)
+    ours = KnowledgeEvolution(epochs_per_generation=2, seed=0, **arguments)
+    saver = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+    callbacks = [neighbour, ours, saver] if first else [ours, neighbour, saver]
+    trainer = make_trainer(folder, max_epochs=6, callbacks=callbacks, enable_checkpointing=True)
+    trainer.fit(module, train_loader(), val_loader(), ckpt_path=checkpoint)
+    return module
+
+
+@either_order
+def test_a_schedule_is_built_for_the_accumulation_of_its_generation(tmp_path: Path, first: bool) -> None:
+    def scheduler() -> Callback:
+        return GradientAccumulationScheduler({0: 1, 2: 2, 4: 3})
+
+    whole = train(tmp_path / "whole", scheduler(), OneCycle(), first)
+    assert whole.totals == [6, 4, 2]
+    again = train(tmp_path / "again", scheduler(), OneCycle(), first, tmp_path / "whole" / "epoch=3.ckpt")
+    assert same(weights(whole), weights(again)) == []
+
+
 class Unfreeze(BaseFinetuning):
     """Trains the first convolution from the third epoch on."""
 
@@ -111,6 +149,65 @@ class Trainable(Classifier):
         return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=self.lr)
 
 
+class HeadFirst(Classifier):
+    """As Lightning's documentation shows it: what is unfrozen is in no optimizer of the module's own."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.model[3:].parameters(), lr=self.lr, momentum=0.9)
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.trainer.max_epochs)]
+
+
+class Groups(Callback):
+    """How many parameters each group holds when an epoch has begun."""
+
+    def __init__(self) -> None:
+        self.sizes: list[list[int]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.sizes.append([len(group["params"]) for group in trainer.optimizers[0].param_groups])
+
+
+UNFROZEN = "what it keeps frozen is not redrawn, what it has unfrozen is trained on; resume bit for bit"
+
+
+class UnfreezeSoon(Unfreeze):
+    """In the second epoch, that is within a generation."""
+
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.model[0], optimizer, lr=0.01)
+
+
+@compat("Callbacks", "BaseFinetuning", "works", note=UNFROZEN)
+@pytest.mark.parametrize("module", [Trainable, HeadFirst])
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"optimizer": "clear"}, {"optimizer": "keep", "lr_schedule": "continue"}, {"lr_schedule": "continue"}],
+)
+def test_what_was_unfrozen_is_trained_in_later_generations(
+    tmp_path: Path, module: Any, arguments: dict[str, Any]
+) -> None:
+    groups = Groups()
+    seed_everything(0)
+    callbacks = [KnowledgeEvolution(epochs_per_generation=2, seed=0, **arguments), UnfreezeSoon(), groups]
+    make_trainer(tmp_path, max_epochs=6, callbacks=callbacks).fit(module(), train_loader(), val_loader())
+    first = groups.sizes[0][0]
+    assert groups.sizes == [[first], *[[first, 1]] * 5]
+
+
+@compat("Callbacks", "BaseFinetuning", "works", note=UNFROZEN)
+@pytest.mark.parametrize("module", [Trainable, HeadFirst])
+@either_order
+def test_what_was_unfrozen_is_trained_on_by_a_resumed_run(tmp_path: Path, module: Any, first: bool) -> None:
+    whole = train(tmp_path / "whole", UnfreezeSoon(), module(), first)
+    for epoch in (0, 1, 2, 3):
+        again = train(
+            tmp_path / f"from {epoch}", UnfreezeSoon(), module(), first, tmp_path / "whole" / f"epoch={epoch}.ckpt"
+        )
+        assert same(weights(whole), weights(again)) == [], f"from the end of epoch {epoch}"
+
+
 class FirstConvolution(Callback):
     """The first convolution at the end of each epoch."""
 
@@ -121,7 +218,7 @@ class FirstConvolution(Callback):
         self.seen.append(pl_module.model[0].weight.detach().clone())
 
 
-@compat("Callbacks", "BaseFinetuning", "works", note="what it keeps frozen is not redrawn")
+@compat("Callbacks", "BaseFinetuning", "works", note=UNFROZEN)
 @either_order
 def test_frozen_layers_are_left_alone_until_they_are_trained(tmp_path: Path, first: bool) -> None:
     seed_everything(0)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_ke import KnowledgeEvolution
-from tests.callback.modules import Classifier, make_trainer, same, train_loader, val_loader, weights
+from tests.callback.modules import Classifier, make_trainer, network, same, train_loader, val_loader, weights
 
 AVERAGES = "never redrawn, begins anew with each generation; resume bit for bit"
 
@@ -55,6 +55,43 @@ def test_a_teacher_inside_the_module_is_never_redrawn(tmp_path: Path) -> None:
     callback = KnowledgeEvolution(split="wels", generations=2, seed=0)
     make_trainer(tmp_path, max_epochs=2, callbacks=[callback]).fit(module, train_loader(), val_loader())
     assert same(before, weights(module.teacher)) == []
+
+
+class InSetup(Classifier):
+    """Holds a part of its network at first, and builds the rest when Lightning asks for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.model
+        self.scale = torch.nn.Linear(4, 4)
+
+    def setup(self, stage: str) -> None:
+        self.model = network()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale(self.model(x))
+
+
+class InConfigureModel(InSetup):
+    def setup(self, stage: str) -> None:
+        """Build nothing yet."""
+
+    def configure_model(self) -> None:
+        self.model = network()
+
+
+@pytest.mark.compat("Modules", "a network that is built in `setup` or `configure_model`", "works")
+@pytest.mark.parametrize("module", [InSetup, InConfigureModel])
+def test_a_network_that_is_built_later_may_be_the_target(tmp_path: Path, module: Any) -> None:
+    callback = KnowledgeEvolution(generations=2, target="model", seed=0)
+    make_trainer(tmp_path, max_epochs=2, callbacks=[callback]).fit(module(), train_loader(), val_loader())
+    assert callback.mask is not None
+    assert bool(callback.mask["scale.weight"].all())
+    assert not bool(callback.mask["model.3.weight"].all())
+    with pytest.raises(ValueError, match="Expected argument `target` to name a submodule, but there is no 'modle'"):
+        make_trainer(tmp_path, max_epochs=2, callbacks=[KnowledgeEvolution(generations=2, target="modle")]).fit(
+            module(), train_loader(), val_loader()
+        )
 
 
 class Seen(Callback):

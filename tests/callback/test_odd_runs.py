@@ -95,6 +95,23 @@ def test_loaders_that_are_built_anew(tmp_path: Path, every: int, module: Any, lo
     assert_resumes(tmp_path, module=module, loader=loader, reload_dataloaders_every_n_epochs=every)
 
 
+def test_doubles_come_back_as_doubles(tmp_path: Path) -> None:
+    """Lightning alone reads them into the module's floats."""
+    assert_resumes(tmp_path, precision="64-true")
+
+
+def test_a_trainer_that_has_trained_without_generations_is_refused(tmp_path: Path) -> None:
+    seed_everything(0)
+    module, trainer = Classifier(), make_trainer(tmp_path, max_epochs=2)
+    trainer.fit(module, train_loader(), val_loader())
+    callback = KnowledgeEvolution(epochs_per_generation=2, seed=0)
+    trainer.callbacks.append(callback)
+    trainer.fit_loop.max_epochs = 4
+    with pytest.raises(ValueError, match=r"trained 2 epochs without this callback\. Give it the callback that it had"):
+        trainer.fit(module, train_loader(), val_loader())
+    assert callback.history == []
+
+
 class LogsAtTheEnd(Classifier):
     """Logs once more what the checkpoint's metrics name, too."""
 
