@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 def record_calls(calls: Sequence[Call]) -> tuple[dict[str, Any], ...]:
     """Write calls down in plain, weights-only types; none if one of them holds an object that is not plain.
 
-    Floating-point tensors leave their shape only; integer and bool tensors (token ids, edges) keep their values.
+    Floating-point tensors leave their shape and their range only (a forward may take the logarithm of what is positive);
+    integer and bool tensors (token ids, edges) and sparse ones keep their values.
 
     Args:
         calls: How the network is run.
@@ -30,7 +32,9 @@ def record_calls(calls: Sequence[Call]) -> tuple[dict[str, Any], ...]:
 
 
 def replay_calls(records: Sequence[Mapping[str, Any]], generator: torch.Generator) -> list[Call]:
-    """Make calls again, with normal random values in double precision where only a shape was recorded.
+    """Make calls again, with random values in double precision where only a shape and a range were recorded.
+
+    They are normal where the example held one value everywhere or was not finite, else they are spread over its range.
 
     Args:
         records: What `record_calls` returned.
@@ -46,8 +50,9 @@ def replay_calls(records: Sequence[Mapping[str, Any]], generator: torch.Generato
 
 def _record(value: Any) -> dict[str, Any]:
     if isinstance(value, Tensor):
-        values = None if value.is_floating_point() else value.detach().cpu().clone()
-        return {"kind": "tensor", "shape": list(value.shape), "values": values}
+        keeps = not value.is_floating_point() or value.layout is not torch.strided
+        values = value.detach().cpu().clone() if keeps else None
+        return {"kind": "tensor", "shape": list(value.shape), "values": values, "range": None if keeps else _range(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"kind": "plain", "value": value}
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
@@ -57,11 +62,23 @@ def _record(value: Any) -> dict[str, Any]:
     raise TypeError(f"{type(value).__name__} is not plain")
 
 
+def _range(tensor: Tensor) -> list[float] | None:
+    """The least and the largest value of a tensor, None if that says nothing."""
+    if tensor.is_meta or not tensor.numel():
+        return None
+    least, largest = (float(end) for end in torch.aminmax(tensor.detach()))
+    return [least, largest] if math.isfinite(largest - least) and least < largest else None
+
+
 def _replay(record: Mapping[str, Any], generator: torch.Generator) -> Any:
     kind = record["kind"]
     if kind == "tensor":
         if record["values"] is not None:
             return record["values"].clone()
+        if record["range"] is not None:
+            least, largest = record["range"]
+            spread = torch.rand(record["shape"], generator=generator, dtype=torch.float64)
+            return least + (largest - least) * spread
         return torch.randn(record["shape"], generator=generator, dtype=torch.float64)
     if kind == "plain":
         return record["value"]

@@ -133,15 +133,13 @@ def without_data(tensor: Tensor) -> Tensor:
 
 
 def with_data(tensor: Tensor) -> Tensor:
-    """A copy of a tensor that shares a floating-point tensor's memory (a forward in eval mode does not write to it).
+    """A copy of a tensor with its values, because code may write to them even in eval mode (weights that are clipped).
 
     Args:
         tensor: A parameter, buffer or input.
     """
-    shared = tensor.detach()
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(shared, requires_grad=tensor.requires_grad)
-    return shared.clone()
+    copied = tensor.detach().clone()
+    return nn.Parameter(copied, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
 
 
 def copy_inputs(value: Any, convert: Callable[[Tensor], Tensor] = without_data) -> Any:

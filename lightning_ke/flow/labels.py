@@ -136,6 +136,19 @@ class Labels(NamedTuple):
     heads: Channels | None = None
 
 
+def same_layers(some: Sequence[Layer], others: Sequence[Layer]) -> bool:
+    """Whether two tensors are labelled alike.
+
+    Args:
+        some: Layers of one of them.
+        others: Layers of the other.
+    """
+    return len(some) == len(others) and all(
+        one.shape == other.shape and np.array_equal(one.array, other.array)
+        for one, other in zip(some, others, strict=True)
+    )
+
+
 def along(layers: Sequence[Layer], dim: int) -> list[Layer]:
     """The layers that carry channels along a dimension.
 

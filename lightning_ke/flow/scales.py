@@ -56,10 +56,13 @@ def lost_factors(
         if dense != now and now and dense and cut_layers:
             inverse = operator.overloadpacket not in _MULTIPLICATIONS
             write(factors, max(cut_layers, key=_last).entries, now / dense if inverse else dense / now)
-    for added, base in traced.companions:
-        scaled = read(factors, base)
-        if bool((scaled != 1).any()):
-            write(factors, added, scaled)
+    before: NDArray[np.float64] | None = None
+    while before is None or not np.array_equal(before, factors):  # the bias of what is concatenated with keys carries what the keys do
+        before = factors.copy()
+        for added, base in traced.companions:
+            scaled = read(factors, base)
+            if bool((scaled != 1).any()):
+                write(factors, added, scaled)
     found: dict[str, tuple[int, Tensor]] = {}
     for name, leaf in traced.leaves.items():
         for dim, variables in enumerate(leaf.dims):

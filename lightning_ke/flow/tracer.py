@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_ke.flow import rules as rules  # fills the table of rules
 from lightning_ke.flow.dry import run_known, tensors
-from lightning_ke.flow.labels import Labels, Layer, loosened
+from lightning_ke.flow.labels import Labels, Layer, loosened, same_layers
 from lightning_ke.flow.leaves import Leaf, replaced
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.flow.registry import FlowError, Operation, Rule, find_rule
@@ -329,6 +329,8 @@ class Tracer(OperationMode):
         own, new = self.labels(view.base), self.labels(tensor)
         if not own.layers and not new.layers:
             return
+        if tensor.shape == view.base.shape and same_layers(own.layers, new.layers):
+            return  # a weight that is clipped, say
         labels = written(view, own, new, tensor.shape, self.variables)
         if labels is None:
             for layer in (*own.layers, *new.layers):

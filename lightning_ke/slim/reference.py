@@ -1,9 +1,10 @@
 """The fit hypothesis inside the dense network: what the slim network is compared with.
 
-The reset hypothesis of every parameter is zero, and the dense forward runs as it is, knowing nothing of cuts: a dropped
-channel meets zero weights wherever it is read. Only where an operation averages over channels (LayerNorm, GroupNorm, a
-softmax or mean over channels) or multiplies two activations does a zero still count; there the slim network defines the
-fit hypothesis, and the operation is repeated here on the kept channels alone.
+The reset hypothesis of every parameter is zero, and so is what code computes of it alone (a softplus of it); the dense
+forward runs as it is, knowing nothing of cuts: a dropped channel meets zero weights wherever it is read. Only where an
+operation averages over channels (LayerNorm, GroupNorm, a softmax or mean over channels) or multiplies two activations
+does a zero still count; there the slim network defines the fit hypothesis, and the operation is repeated here on the
+kept channels alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lightning_ke.flow.dry import tensors
 from lightning_ke.flow.leaves import label_leaves
 from lightning_ke.flow.tracer import Kind, Tracer
 from lightning_ke.flow.variables import Variables, write
+from lightning_ke.flow.views import is_view
 from lightning_ke.slim.double import run_in_double
 from lightning_ke.structure import Structure
 
@@ -51,6 +53,11 @@ _AVERAGES = frozenset(
         getattr(aten, "_safe_softmax", aten._softmax),  # torch >= 2.5
         aten._log_softmax,
     }
+)
+
+#: Operations that make infinities or undefined numbers of the zeros of a dropped channel.
+_UNBOUNDED = frozenset(
+    {aten.div, aten.div_, aten.reciprocal, aten.rsqrt, aten.log, aten.log2, aten.log10, aten.pow, aten.logit}
 )
 
 
@@ -98,7 +105,7 @@ class Reference(Tracer):
     def finish(
         self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[Tensor]
     ) -> None:
-        """Repeat an average on the kept channels alone and put its result where it belongs.
+        """Repeat an average on the kept channels alone and let dropped ones contribute nothing.
 
         Args:
             func: The operator that has run.
@@ -108,8 +115,24 @@ class Reference(Tracer):
         """
         if func.overloadpacket is aten.bmm:
             self._sum_over_kept(args[0], args[1], outputs[0])
-        if func.overloadpacket not in _AVERAGES:
-            return
+        if func.overloadpacket in _AVERAGES:
+            self._average_kept(func, args, kwargs, outputs)
+        for output in outputs:
+            if output.is_floating_point() and not is_view(func):
+                of_parameters = self.labels(output).weight
+                if of_parameters or (func.overloadpacket in _UNBOUNDED and not bool(output.isfinite().all())):
+                    self._clear_dropped(output)
+
+    def _clear_dropped(self, tensor: Tensor) -> None:
+        for dim, kept in enumerate(self._positions(tensor)):
+            if kept is not None:
+                dropped = torch.ones(tensor.shape[dim], dtype=torch.bool).index_fill(0, kept, False)
+                tensor.index_fill_(dim, dropped.nonzero().squeeze(1), 0)
+
+    def _average_kept(
+        self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[Tensor]
+    ) -> None:
+        """Repeat an average on the kept channels alone and put its result where it belongs."""
         kept = {id(tensor): self._positions(tensor) for tensor in tensors(args)}
         if not any(position is not None for positions in kept.values() for position in positions):
             return
@@ -127,7 +150,7 @@ class Reference(Tracer):
                     torch.arange(size) if at is None else at for size, at in zip(output.shape, positions, strict=True)
                 ]
                 output.zero_()
-                output[torch.meshgrid(*index, indexing="ij")] = result
+                output[torch.meshgrid(*index, indexing="ij") if index else ()] = result
 
     def _sum_over_kept(self, left: Tensor, right: Tensor, output: Tensor) -> None:
         """Channels that no weight reads (queries and keys of a linear attention) are summed over as an average is."""

@@ -212,13 +212,21 @@ def _cat(op: Operation) -> None:
         for tensor, part in zip(tensors, parts, strict=True):
             others[dim] = tensor.shape[dim]
             full.append(part.expand(tuple(others)).array)
-        layers.append(searched(np.concatenate(full, dim)))
-    for index, layer in enumerate(layers):
+        layer = searched(np.concatenate(full, dim))
         if len(layer.dims) > 1 and dim in layer.dims:
             # Things of equal width one after another (a class token before its patches): the same positions of each.
-            op.uniform(layer, next(at for at in reversed(layer.dims) if at != dim))
-            layers[index] = layer.narrow(dim, 0, 1)
+            width = next(at for at in reversed(layer.dims) if at != dim)
+            op.uniform(layer, width)
+            layer = layer.narrow(dim, 0, 1)
+            _carry_one_factor(op, [part for part in parts if part.shape[width] > 1], width)
+        layers.append(layer)
     op.label(op.outputs[0], _without_single(op, layers), like=tensors)
+
+
+def _carry_one_factor(op: Operation, parts: Sequence[Layer], dim: int) -> None:
+    """A factor that is put on the first of some parts (keys) must be put on the others (learned keys) as well."""
+    first = op.uniform(parts[0], dim)
+    op.tracer.companions += [(op.uniform(part, dim), first) for part in parts[1:]]
 
 
 def _aligned(op: Operation, tensors: Sequence[Tensor], dim: int) -> list[list[Layer]]:
