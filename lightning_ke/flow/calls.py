@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def record_calls(calls: Sequence[Call]) -> tuple[dict[str, Any], ...]:
     """Write calls down in plain, weights-only types; none if one of them holds an object that is not plain.
 
-    Floating-point tensors leave their shape and their range only (a forward may take the logarithm of what is positive);
+    Floating-point tensors leave their shape and range only (a forward may take the logarithm of what is positive);
     integer and bool tensors (token ids, edges) and sparse ones keep their values.
 
     Args:
@@ -52,7 +52,8 @@ def _record(value: Any) -> dict[str, Any]:
     if isinstance(value, Tensor):
         keeps = not value.is_floating_point() or value.layout is not torch.strided
         values = value.detach().cpu().clone() if keeps else None
-        return {"kind": "tensor", "shape": list(value.shape), "values": values, "range": None if keeps else _range(value)}
+        spread = None if keeps else _range(value)
+        return {"kind": "tensor", "shape": list(value.shape), "values": values, "range": spread}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"kind": "plain", "value": value}
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
@@ -75,7 +76,7 @@ def _replay(record: Mapping[str, Any], generator: torch.Generator) -> Any:
     if kind == "tensor":
         if record["values"] is not None:
             return record["values"].clone()
-        if record["range"] is not None:
+        if record.get("range") is not None:  # masks of the first versions have none
             least, largest = record["range"]
             spread = torch.rand(record["shape"], generator=generator, dtype=torch.float64)
             return least + (largest - least) * spread

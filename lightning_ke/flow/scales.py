@@ -56,8 +56,9 @@ def lost_factors(
         if dense != now and now and dense and cut_layers:
             inverse = operator.overloadpacket not in _MULTIPLICATIONS
             write(factors, max(cut_layers, key=_last).entries, now / dense if inverse else dense / now)
+    # Once more for what follows a companion: the bias of what was concatenated with keys.
     before: NDArray[np.float64] | None = None
-    while before is None or not np.array_equal(before, factors):  # the bias of what is concatenated with keys carries what the keys do
+    while before is None or not np.array_equal(before, factors):
         before = factors.copy()
         for added, base in traced.companions:
             scaled = read(factors, base)
