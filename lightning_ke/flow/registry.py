@@ -30,7 +30,7 @@ class FlowError(RuntimeError):
     """Channels could not be followed through a network; the message says where and what to do."""
 
 
-def register_rule(*operators: Operator) -> Callable[[Rule], Rule]:
+def register_rule(*operators: Operator | str) -> Callable[[Rule], Rule]:
     """Say how channels flow through an operation.
 
     The decorated function gets an `Operation`, joins the variables that must share their fate and gives each output its
@@ -38,7 +38,7 @@ def register_rule(*operators: Operator) -> Callable[[Rule], Rule]:
 
     Args:
         operators: Operators of ``torch.ops``: one overload (``torch.ops.aten.add.Tensor``) or all of them
-            (``torch.ops.aten.add``).
+            (``torch.ops.aten.add``). Those of a library that need not be there are named (``"torchvision.roi_align"``).
 
     Example:
         >>> @register_rule(torch.ops.aten.frexp)
@@ -70,7 +70,7 @@ def find_rule(operator: torch._ops.OpOverload) -> Rule | None:
 
 
 @cache
-def _name(operator: Operator) -> str:
+def _name(operator: Operator | str) -> str:
     return str(operator)
 
 

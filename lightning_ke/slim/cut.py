@@ -65,11 +65,15 @@ def narrowing(model: nn.Module, structure: Structure) -> Callable[[Tensor], Tens
     def convert(tensor: Tensor) -> Tensor:
         name = names.get(id(tensor))
         kept = tensor.detach() if name is None else kept_values(structure, name, tensor)
-        if kept.untyped_storage().data_ptr() == own_part(tensor).untyped_storage().data_ptr():
+        if kept.layout is not torch.strided or _shares_memory(kept, own_part(tensor)):
             kept = kept.clone()
         return nn.Parameter(kept, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
 
     return convert
+
+
+def _shares_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def tell_sizes(network: nn.Module, structure: Structure) -> None:
@@ -170,12 +174,17 @@ def _tell_linear(module: Any, shape: torch.Size) -> None:
     module.out_features, module.in_features = shape
 
 
+def _tell_bilinear(module: Any, shape: torch.Size) -> None:
+    module.out_features, module.in1_features, module.in2_features = shape
+
+
 def _teller(attribute: str, dim: int) -> Callable[[Any, torch.Size], None]:
     return lambda module, shape: setattr(module, attribute, shape[dim])
 
 
 _SIZES: tuple[tuple[type[nn.Module], Callable[[Any, torch.Size], None]], ...] = (
     (nn.Linear, _tell_linear),
+    (nn.Bilinear, _tell_bilinear),
     (nn.modules.conv._ConvNd, _tell_convolution),
     (nn.modules.batchnorm._NormBase, _teller("num_features", 0)),
     (nn.GroupNorm, _teller("num_channels", 0)),

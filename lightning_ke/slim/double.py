@@ -16,7 +16,19 @@ aten = torch.ops.aten
 
 #: Operations that fill a tensor with random numbers, whatever it held.
 _RANDOM = frozenset(
-    {aten.rand, aten.randn, aten.rand_like, aten.randn_like, aten.normal_, aten.uniform_, aten.bernoulli_}
+    {
+        aten.rand,
+        aten.randn,
+        aten.rand_like,
+        aten.randn_like,
+        aten.normal_,
+        aten.uniform_,
+        aten.bernoulli_,
+        aten.exponential_,
+        aten.geometric_,
+        aten.log_normal_,
+        aten.cauchy_,
+    }
 )
 
 _LOWER = {
@@ -52,6 +64,8 @@ def run_in_double(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapp
     """
     if func is aten.native_dropout.default:
         return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
+    if func is aten.fake_quantize_per_channel_affine_cachemask.default:
+        args = [args[0], args[1].float(), *args[2:]]  # it takes its scales in no other precision
     raised = {name: _LOWER.get(value, value) if name == "dtype" else value for name, value in kwargs.items()}
     result = func(*args, **raised)
     if func.overloadpacket in _RANDOM and result.is_floating_point():

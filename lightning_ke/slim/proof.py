@@ -269,8 +269,14 @@ def _same_values(slim: nn.Module, dense: nn.Module, structure: Structure) -> Non
     held = dict((*naming.named_parameters(slim), *naming.named_buffers(slim)))
     for name, tensor in (*naming.named_parameters(dense), *naming.named_buffers(dense)):
         kept = kept_values(structure, name, tensor)
-        if name not in held or held[name].shape != kept.shape or not torch.equal(held[name], kept):
+        if name not in held or held[name].shape != kept.shape or not _equal(held[name], kept):
             raise SlimError(
                 f"Expected the slim network to hold the kept values of `{name}`, but it holds others. "
                 "Extract it again, or bring it up to date with `refresh`."
             )
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    if left.layout is not torch.strided:  # the adjacency matrix of a graph
+        left, right = left.to_dense(), right.to_dense()
+    return torch.equal(left, right)

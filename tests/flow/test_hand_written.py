@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import DeformConv2d, nms, roi_align
 
 import lightning_ke as ke
 from lightning_ke.flow.calls import record_calls, replay_calls
 from lightning_ke.splits.base import Call
 from tests.flow.networks import proved_shares
 
-ROWS, SEQUENCE = torch.randn(4, 5), torch.zeros(3, 7, 5)
+ROWS, SEQUENCE, IMAGE = torch.randn(4, 5), torch.zeros(3, 7, 5), torch.zeros(2, 3, 8, 8)
 
 
 class Clipped(nn.Module):
@@ -73,11 +74,87 @@ class LearnedKeys(nn.Module):
         return self.head(x + self.attention(x, x, x, need_weights=False)[0])
 
 
+class Distances(nn.Module):
+    """Distances to prototypes, whose rows are bounded, and a bilinear layer between two views of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.both = nn.Linear(5, 16), nn.Linear(5, 12), nn.Bilinear(16, 12, 10)
+        self.prototypes = nn.Embedding(6, 10, max_norm=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cdist(self.both(self.left(x), self.right(x)), self.prototypes(torch.arange(6)))
+
+
+class MaxNorm(nn.Module):
+    """EEGNet's depthwise convolution, whose filters are bounded, quantised as a number and then channel by channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3, groups=8), nn.Conv2d(16, 2, 1)
+        self.register_buffer("scales", torch.full((16,), 0.05))
+        self.register_buffer("zeros", torch.zeros(16, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.body.weight.data = torch.renorm(self.body.weight.data, 2, 0, 1.0)
+        y = torch.fake_quantize_per_tensor_affine(self.stem(x), 0.1, 0, -128, 127)
+        weight = torch.fake_quantize_per_channel_affine(self.body.weight, self.scales, self.zeros, 0, -128, 127)
+        return self.head(F.conv2d(y, weight, self.body.bias, groups=self.body.groups).relu())
+
+
+class Regions(nn.Module):
+    """A detector: regions are proposed, chosen, cut out and classified; a deformable convolution before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.places, self.proposals = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 18, 1), nn.Conv2d(12, 5, 1)
+        self.body, self.hidden, self.head = DeformConv2d(8, 12, 3, padding=1), nn.Linear(48, 10), nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem(x)
+        x = self.body(x, self.places(x))
+        scores, corner, size = self.proposals(x)[0].flatten(1).split([1, 2, 2])
+        boxes = torch.cat([corner.sigmoid() * 4, corner.sigmoid() * 4 + size.sigmoid() * 4 + 1]).t()
+        chosen = boxes[nms(boxes, scores[0], 0.7)[:4]]
+        return self.head(self.hidden(roi_align(x, [chosen] * len(x), 2).flatten(1)).relu()), chosen
+
+
+class SparseGraph(nn.Module):
+    """A graph convolution whose adjacency matrix is sparse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(5, 16), nn.Linear(16, 3)
+        self.register_buffer("edges", (torch.arange(16).view(4, 4) % 3 == 0).float().to_sparse())
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        return self.head(torch.sparse.mm(edges, self.stem(torch.sparse.mm(self.edges, x))).relu())
+
+
+class OwnLoss(nn.Module):
+    """Returns its loss, as the models of transformers do, and a difference between hidden channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.head = nn.Linear(5, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        hidden = self.stem(x).relu()
+        again = self.body(hidden)
+        logits = self.head(again)
+        return {"loss": F.cross_entropy(logits, labels) + F.mse_loss(again, hidden), "logits": logits}
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "clipped": (Clipped, (ROWS,)),
     "Bayesian": (Bayesian, (ROWS,)),
     "cosine layers": (CosineLayers, (ROWS,)),
     "learned keys": (LearnedKeys, (SEQUENCE,)),
+    "distances": (Distances, (ROWS,)),
+    "max norm": (MaxNorm, (IMAGE,)),
+    "regions": (Regions, (IMAGE,)),
+    "sparse graph": (SparseGraph, (ROWS, torch.eye(4).to_sparse())),
+    "own loss": (OwnLoss, (ROWS, torch.tensor([0, 1, 2, 1]))),
 }
 
 

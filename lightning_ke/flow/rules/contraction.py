@@ -78,12 +78,33 @@ def _grouped(
     return own
 
 
-@register_rule(aten.mm, aten.bmm)
+@register_rule("torchvision.deform_conv2d")
+def _deformed_convolution(op: Operation) -> None:
+    """A convolution whose kernel reads at places that are computed: those are needed whole."""
+    tensor, weight, offset, scale, bias = op.args[:5]
+    groups, offset_groups = op.args[11], op.args[12]
+    for places in (offset, scale):
+        op.pin(op.labels(places).layers)
+    entering = op.channels(tensor, 1)
+    if offset_groups > 1:
+        op.meet(entering, None)
+    if groups > 1:
+        leaving = _grouped(op, tensor, weight, entering, groups, False)
+    else:
+        op.contract(tensor, 1, weight, 1)
+        leaving = op.channels(weight, 0)
+    op.follow(bias, leaving)
+    if leaving is not None:
+        op.produce(leaving, weight, entering)
+    op.label(op.outputs[0], op.spread(leaving, 1, op.outputs[0]), like=[tensor, weight])
+
+
+@register_rule(aten.mm, aten.bmm, aten._sparse_mm)
 def _mm(op: Operation) -> None:
     _product(op, op.args[0], op.args[1])
 
 
-@register_rule(aten.addmm, aten.baddbmm)
+@register_rule(aten.addmm, aten.baddbmm, aten._sparse_addmm)
 def _addmm(op: Operation) -> None:
     bias, left, right = op.args[:3]
     output = op.outputs[0]
@@ -160,6 +181,41 @@ def _heads(op: Operation, left: Tensor, right: Tensor) -> Channels | None:
             op.tracer.summed[int(summed[0])] = tuple(along(op.labels(side).layers, dim))
             return summed
     return range(0)
+
+
+@register_rule(aten._trilinear)
+def _bilinear(op: Operation) -> None:
+    """``nn.Bilinear``: each of its weight's matrices takes rows of one input and columns of the other."""
+    left, weight, right = op.args[:3]
+    if op.args[3:7] != ([1, 3], [0], [1, 2], [2, 3]):
+        for tensor in (left, weight, right):
+            op.pin(op.labels(tensor).layers)
+        op.label(op.outputs[0], [])
+        return
+    op.contract(left, 1, weight, 1)
+    op.contract(right, 1, weight, 2)
+    leaving = op.channels(weight, 0)
+    if leaving is not None:
+        op.produce(leaving, weight, op.channels(left, 1))
+    op.label(op.outputs[0], op.spread(leaving, 1, op.outputs[0]))
+
+
+@register_rule(aten._cdist_forward, aten._euclidean_dist)
+def _distances(op: Operation) -> None:
+    """Rows meet rows as in a product with the second factor's transpose."""
+    left, right = op.args[:2]
+    last = left.dim() - 1
+    op.contract(left, last, right, last)
+    layers = [layer for layer in op.labels(left).layers if layer.shape[last] == 1]
+    swapped = (*range(last - 1), last, last - 1)
+    layers += [layer.permute(swapped) for layer in op.labels(right).layers if layer.shape[last] == 1]
+    op.label(op.outputs[0], layers)
+
+
+@register_rule(aten.embedding_renorm_)
+def _bound_lengths(op: Operation) -> None:
+    """Rows that are too long are shortened, in place; dropped channels are zero and add nothing to a length."""
+    op.tracer.label(op.outputs[0], op.labels(op.args[0]))
 
 
 @register_rule(aten.embedding, aten._embedding_bag, aten._embedding_bag_forward_only)

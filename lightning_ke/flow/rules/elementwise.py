@@ -170,9 +170,34 @@ def _join(op: Operation, left: Layer, right: Layer) -> Layer:
     aten.complex,
     aten.polar,
     aten._conj,
+    aten.uniform,
+    aten.normal,
+    aten.exponential,
+    aten.geometric,
+    aten.log_normal,
+    aten.cauchy,
+    aten.renorm,
+    aten.fake_quantize_per_tensor_affine_cachemask,
 )
 def _pointwise(op: Operation) -> None:
     elementwise(op)
+
+
+@register_rule(aten.fake_quantize_per_channel_affine_cachemask)
+def _quantize_channels(op: Operation) -> None:
+    tensor, axis = op.args[0], op.args[3]
+    for parameter in op.args[1:3]:
+        op.read(parameter, {0: op.channels(tensor, axis)})
+    for output in op.outputs:
+        op.label(output, op.labels(tensor).layers, like=[tensor])
+
+
+@register_rule(aten.mse_loss, aten.smooth_l1_loss, aten.huber_loss, aten.binary_cross_entropy, aten.soft_margin_loss)
+def _loss(op: Operation) -> None:
+    """Differences, or what is left of them once they are averaged: those of kept channels."""
+    tensors = [arg for arg in op.args if isinstance(arg, Tensor)]
+    layers = merge(op, tensors, max(tensor.dim() for tensor in tensors))
+    op.label(op.outputs[0], layers if op.outputs[0].dim() else [])
 
 
 @register_rule(aten.log_sigmoid_forward)

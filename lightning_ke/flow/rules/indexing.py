@@ -149,13 +149,36 @@ def _covered_dims(indices: Sequence[Tensor | None]) -> tuple[list[int], int]:
     return covered, rank
 
 
-@register_rule(aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten.bincount)
+@register_rule(aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten.bincount, "torchvision.nms")
 def _selected(op: Operation) -> None:
     """What is returned depends on values: all channels that are looked at are kept."""
     for tensor in tensors(op.args):
         op.pin(op.labels(tensor).layers)
     for output in op.outputs:
         op.label(output, [])
+
+
+@register_rule(aten.index_fill)
+def _fill(op: Operation) -> None:
+    tensor, dim = op.args[0], op.args[1] % op.args[0].dim()
+    op.pin(along(op.labels(tensor).layers, dim))
+    op.label(op.outputs[0], [layer for layer in op.labels(tensor).layers if layer.shape[dim] == 1], like=[tensor])
+
+
+@register_rule(aten.nll_loss_forward, aten.nll_loss2d_forward)
+def _pick_classes(op: Operation) -> None:
+    op.pin(op.labels(op.args[0]).layers)
+    for output in op.outputs:
+        op.label(output, [])
+
+
+@register_rule(aten.tril, aten.triu)
+def _triangle(op: Operation) -> None:
+    """What is set to zero depends on positions along the last two dimensions, which are kept therefore."""
+    tensor, layers = op.args[0], op.labels(op.args[0]).layers
+    counted = [layer for layer in layers if max(layer.shape[-2:]) > 1]
+    op.pin(counted)
+    op.label(op.outputs[0], [layer for layer in layers if max(layer.shape[-2:]) == 1], like=[tensor])
 
 
 @register_rule(aten._pack_padded_sequence)

@@ -38,6 +38,7 @@ def _pool_3d(op: Operation) -> None:
     aten._upsample_bilinear2d_aa,
     aten.upsample_bicubic2d,
     aten._upsample_bicubic2d_aa,
+    aten.fractional_max_pool2d,
     aten.replication_pad2d,
     aten.reflection_pad2d,
 )
@@ -77,6 +78,16 @@ def _unpool(op: Operation) -> None:
 def _grid(op: Operation) -> None:
     op.pin(op.labels(op.args[0]).layers)
     op.label(op.outputs[0], [])
+
+
+@register_rule("torchvision.roi_align", "torchvision.roi_pool")
+def _pool_regions(op: Operation) -> None:
+    """Every region is cut out of all channels; its place is needed whole."""
+    tensor, output = op.args[0], op.outputs[0]
+    op.pin(op.labels(op.args[1]).layers)
+    op.pin(layer for layer in op.labels(tensor).layers if layer.dims != (1,))
+    for found in op.outputs:
+        op.label(found, op.spread(op.channels(tensor, 1), 1, output))
 
 
 @register_rule(aten._fft_r2c, aten._fft_c2c, aten._fft_c2r)
@@ -124,6 +135,11 @@ def _checked(op: Operation) -> None:
     op.label(op.outputs[0], [])
 
 
+@register_rule(aten.aminmax)
+def _extent(op: Operation) -> None:
+    _reduce_along(op, op.kwargs.get("dim"))
+
+
 @register_rule(aten.linalg_vector_norm, aten.norm)
 def _norm(op: Operation) -> None:
     _reduce_along(op, op.argument(2, "dim", None))
@@ -164,6 +180,7 @@ def _softmax(op: Operation) -> None:
 
 
 @register_rule(aten.topk, aten.sort, aten.argmax, aten.argmin, aten.cumsum, aten.argsort, aten.kthvalue, aten.cumprod)
+@register_rule(aten.median, aten.nanmedian, aten.mode, aten.logcumsumexp)
 def _ordered(op: Operation) -> None:
     """Positions are counted along a dimension: channels along it are kept, others stay where they are."""
     tensor = op.args[0]
