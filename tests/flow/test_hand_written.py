@@ -86,20 +86,19 @@ class Distances(nn.Module):
         return torch.cdist(self.both(self.left(x), self.right(x)), self.prototypes(torch.arange(6)))
 
 
-class MaxNorm(nn.Module):
-    """EEGNet's depthwise convolution, whose filters are bounded, quantised as a number and then channel by channel."""
+class BoundedConv(nn.Conv2d):
+    """EEGNet's depthwise convolution, whose filters are bounded and quantised one by one."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.body, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3, groups=8), nn.Conv2d(16, 2, 1)
+        super().__init__(8, 16, 3, groups=8)
         self.register_buffer("scales", torch.full((16,), 0.05))
         self.register_buffer("zeros", torch.zeros(16, dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
-        self.body.weight.data = torch.renorm(self.body.weight.data, 2, 0, 1.0)
-        y = torch.fake_quantize_per_tensor_affine(self.stem(x), 0.1, 0, -128, 127)
-        weight = torch.fake_quantize_per_channel_affine(self.body.weight, self.scales, self.zeros, 0, -128, 127)
-        return self.head(F.conv2d(y, weight, self.body.bias, groups=self.body.groups).relu())
+        self.weight.data = torch.renorm(self.weight.data, 2, 0, 1.0)
+        x = torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127)
+        weight = torch.fake_quantize_per_channel_affine(self.weight, self.scales, self.zeros, 0, -128, 127)
+        return F.conv2d(x, weight, self.bias, groups=self.groups)
 
 
 class Regions(nn.Module):
@@ -151,7 +150,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "cosine layers": (CosineLayers, (ROWS,)),
     "learned keys": (LearnedKeys, (SEQUENCE,)),
     "distances": (Distances, (ROWS,)),
-    "max norm": (MaxNorm, (IMAGE,)),
+    "bounded filters": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), BoundedConv(), nn.Conv2d(16, 2, 1)), (IMAGE,)),
     "regions": (Regions, (IMAGE,)),
     "sparse graph": (SparseGraph, (ROWS, torch.eye(4).to_sparse())),
     "own loss": (OwnLoss, (ROWS, torch.tensor([0, 1, 2, 1]))),
