@@ -125,6 +125,32 @@ def check_name(name: str, value: object) -> None:
         raise TypeError(f"Expected argument `{name}` to be a name, but got {value!r}.")
 
 
+def check_named(name: str, value: object, attribute: str) -> None:
+    """Refuse an object of the user's own class that does not say what it is called.
+
+    Args:
+        name: Name of the argument.
+        value: The object.
+        attribute: The attribute of its class that says so.
+
+    Raises:
+        ValueError: If there is none, or if it is no string.
+
+    Example:
+        >>> class Own: ...
+        >>> check_named("reset", Own(), "name")
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected argument `reset` to have a name for messages and checkpoints, but the class Own has none. \
+Write `name = "..."` in it.
+    """
+    if not isinstance(getattr(value, attribute, None), str):
+        raise ValueError(
+            f"Expected argument `{name}` to have a name for messages and checkpoints, but the class "
+            f'{type(value).__name__} has none. Write `{attribute} = "..."` in it.'
+        )
+
+
 def as_number(value: object) -> float:
     """A real number as a float; NaN, which lies in no range, for anything else.
 

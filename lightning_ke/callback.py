@@ -32,7 +32,7 @@ from lightning_ke.report.wandb import log_files
 from lightning_ke.resets import Reset
 from lightning_ke.restart import install_horizon
 from lightning_ke.resume import Resumption
-from lightning_ke.run import EvolutionRun, FirstDraw, state_of, take_up
+from lightning_ke.run import NOT_DRAWN, EvolutionRun, FirstDraw, state_of, take_up
 from lightning_ke.schedule import GenerationSchedule
 from lightning_ke.settings import Settings
 from lightning_ke.sharding import settle
@@ -202,7 +202,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
             ValueError: If the mask is not drawn yet, or the split has no slim network.
         """
         if self.mask is None:
-            raise ValueError("Expected the mask to be drawn, but no training has begun yet. Call `trainer.fit` first.")
+            raise ValueError(NOT_DRAWN)
         settle(pl_module)
         slim: LightningModule = extract_slim(pl_module, self.mask, verify=False)
         prove(slim, pl_module, self.mask)

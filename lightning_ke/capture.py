@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from lightning_ke.naming import named_parameters
+from lightning_ke.naming import is_below, named_modules, named_parameters
 from lightning_ke.splits import Call, as_call
 
 if TYPE_CHECKING:
@@ -54,14 +54,20 @@ class CallRecorder:
 
     Args:
         pl_module: The module; its forward and its parts are watched by hooks until `close`.
+        target: Canonical name of the submodule that has to run, None for any.
+
+    Attributes:
+        calls: The calls, the first of each module.
+        target_has_run: True once the target, or a part of it, has run.
 
     Raises:
         ValueError: If there is nothing that could be watched.
     """
 
-    def __init__(self, pl_module: LightningModule) -> None:
+    def __init__(self, pl_module: LightningModule, target: str | None = None) -> None:
         self.calls: list[Call] = []
-        self._depth = 0
+        self.target_has_run = target is None
+        self._inside: list[bool] = []  # of each call in progress whether it is one of the network
         watched = list(_callable_parts(pl_module))
         if has_forward(pl_module):
             watched.append(("", pl_module))
@@ -74,6 +80,9 @@ class CallRecorder:
         for name, module in watched:
             self._handles.append(module.register_forward_pre_hook(self._entering(name), with_kwargs=True))
             self._handles.append(module.register_forward_hook(self._left, always_call=True))
+        for name, module in named_modules(pl_module) if target is not None else ():
+            if is_below(name, target):
+                self._handles.append(module.register_forward_pre_hook(self._target_runs))
 
     def close(self) -> tuple[Call, ...]:
         """Remove every hook and return the calls, the first of each module."""
@@ -84,14 +93,23 @@ class CallRecorder:
 
     def _entering(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._depth == 0 and all(call.module != name for call in self.calls):
+            of_network = not _is_redirected(module)
+            if of_network and not any(self._inside) and all(call.module != name for call in self.calls):
                 self.calls.append(Call(name, args, kwargs))
-            self._depth += 1
+            self._inside.append(of_network)
 
         return hook
 
+    def _target_runs(self, *_: Any) -> None:
+        self.target_has_run = True
+
     def _left(self, *_: Any) -> None:
-        self._depth -= 1
+        self._inside.pop()
+
+
+def _is_redirected(module: nn.Module) -> bool:
+    """True if Lightning has put a step, which takes a batch, in the place of `forward` for DDP to call."""
+    return getattr(module.forward, "__qualname__", "").startswith("_ForwardRedirection.")
 
 
 def _callable_parts(pl_module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:

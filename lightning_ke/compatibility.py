@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lightning.pytorch.callbacks import Callback as LightningCallback
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from pytorch_lightning.callbacks import Callback as PytorchLightningCallback
+from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +80,8 @@ def check_trainer(trainer: Trainer, pl_module: LightningModule, score_fit: objec
             f"Expected one KnowledgeEvolution callback, but the Trainer has {len(ours)}: they would redraw each "
             "other's weights. To combine splits, give one callback one composed split."
         )
+    _check_listener(pl_module)
+    _check_listener(trainer.datamodule)
     if score_fit and is_param_in_hook_signature(pl_module.validation_step, "dataloader_iter", explicit=True):
         raise ValueError(
             "Expected `validation_step` to take a batch so that the fit hypothesis can be scored on it, but it takes "
@@ -89,6 +95,42 @@ def check_trainer(trainer: Trainer, pl_module: LightningModule, score_fit: objec
                     f"{type(callback).__name__} monitors `{monitor}`, which is not there in every epoch with "
                     f"`score_fit={score_fit!r}`. Use `score_fit='epoch'`, or monitor a metric of the dense network."
                 )
+
+
+def _check_listener(listener: object) -> None:
+    """Refuse hooks that would fail when the first generation is over."""
+    for hook in ("on_generation_end", "on_generation_start"):
+        if hasattr(listener, hook) and not _takes_one(getattr(listener, hook)):
+            raise ValueError(
+                f"Expected `{hook}` of {type(listener).__name__} to take the number of the generation. Write "
+                f"`def {hook}(self, generation)`."
+            )
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(1)
+    except TypeError:
+        return False
+    return True
+
+
+@contextmanager
+def untoggled(pl_module: LightningModule) -> Iterator[None]:
+    """Let parameters need a gradient as they do when no optimizer is toggled, which would pass for frozen ones.
+
+    Args:
+        pl_module: The module, maybe between `toggle_optimizer` and `untoggle_optimizer`.
+    """
+    parameters: dict[Tensor, bool] = dict(getattr(pl_module, "_param_requires_grad_state", {}))
+    toggled = {parameter: parameter.requires_grad for parameter in parameters}
+    try:
+        for parameter, needed in parameters.items():
+            parameter.requires_grad = needed
+        yield
+    finally:
+        for parameter, needed in toggled.items():
+            parameter.requires_grad = needed
 
 
 def check_sharding(trainer: Trainer, split: Split, reset: Reset, phases: Sequence[Phase], score_fit: object) -> None:

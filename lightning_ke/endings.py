@@ -8,7 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from lightning_ke.arguments import as_number, check_choice, check_name, check_whole, plain_values
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_ke.arguments import as_number, check_choice, check_name, check_named, check_whole, plain_values
 from lightning_ke.generations import Plan, plan_generations, plan_lengths
 from lightning_ke.goals import logged
 
@@ -256,13 +258,15 @@ def get_ending(end: str | GenerationEnd) -> GenerationEnd | None:
         The policy; None for "length", whose epochs follow from the length of the run.
 
     Raises:
-        ValueError: If there is no such policy.
+        ValueError: If there is no such policy, or if one of one's own gives no reason or no length.
 
     Example:
         >>> get_ending("plateau").monitor
         'val_loss'
     """
     if isinstance(end, GenerationEnd):
+        check_named("end", end, "reason")
+        check_whole("end.horizon(1)", end.horizon(1), least=1, optional=False)
         return end
     check_choice("end", end, ("length", "plateau", "overfit"))
     if end == "length":
@@ -303,6 +307,12 @@ def plan_run(
             raise ValueError(
                 f"Expected argument `epochs_per_generation` to be None for generations that end by {end.reason}, but "
                 f"got {epochs!r}. Give the policy their least and greatest length."
+            )
+        if 0 < max_epochs < end.horizon(1):
+            rank_zero_warn(
+                f"KnowledgeEvolution: a generation that ends by {end.reason} may last {end.horizon(1)} epochs, for "
+                f"which schedules are built, but the run has {max_epochs}. Let `most` of the policy be less, or the "
+                "`horizon` of one of your own."
             )
         return copy.deepcopy(end), Plan(generations, None)  # what it remembers is of this run alone
     if epochs is None or isinstance(epochs, int):

@@ -109,6 +109,7 @@ def logged(metrics: Mapping[str, float], name: str) -> float:
         raise ValueError(
             f"Expected the metric `{name}` to be logged at the end of every epoch, but there is none of that name. "
             f"Logged are {', '.join(sorted(metrics)) or 'none'}. Log it in `training_step` or in a validation: what "
-            "`on_train_epoch_end` logs comes behind the end of a generation."
+            "`on_train_epoch_end` logs comes behind the end of a generation. A generation must last until its first "
+            "validation (`check_val_every_n_epoch`)."
         )
     return metrics[name]

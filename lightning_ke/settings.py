@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lightning_ke.arguments import check_choice, check_patterns
+from lightning_ke.arguments import check_choice, check_named, check_patterns
 from lightning_ke.goals import check_goals
 from lightning_ke.phases import Phase
 from lightning_ke.resets import Reset, get_reset
@@ -97,6 +97,7 @@ class Settings:
         if schedule is not None and schedule.rate:
             built = RateByGeneration(built, schedule.rate)
         for phase in phases or ():
+            check_named("phases", phase, "name")
             phase.check(built)
         return cls(
             split=built,

@@ -125,7 +125,9 @@ class Ascent(Phase):
             if parameter.grad is None or id(parameter) not in decay:
                 continue
             if any(fnmatchcase(name, pattern) for pattern in self.layers):
-                parameter.grad.neg_().sub_(parameter.detach(), alpha=decay[id(parameter)])
+                parameter.grad.neg_()
+                if decay[id(parameter)]:  # no optimizer decays what has sparse gradients
+                    parameter.grad.sub_(parameter.detach(), alpha=decay[id(parameter)])
                 self._before.append((parameter, parameter.detach().clone()))
 
     def after_step(self, scene: Scene) -> None:

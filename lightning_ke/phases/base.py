@@ -192,3 +192,20 @@ def zero(parameter: nn.Parameter, where: Tensor) -> None:
     """
     with torch.no_grad():
         parameter.masked_fill_(where, 0)
+
+
+def zero_gradient(parameter: nn.Parameter, where: Tensor) -> None:
+    """Give some entries of a parameter a gradient of zero, so that no momentum gathers.
+
+    Args:
+        parameter: The parameter; its gradient may be sparse, as that of an embedding, or missing.
+        where: Bool tensor of its shape.
+    """
+    if parameter.grad is None:
+        return
+    if parameter.grad.is_sparse:
+        parameter.grad = parameter.grad.coalesce()
+        rows = parameter.grad.indices()[0]
+        parameter.grad.values().masked_fill_(where[rows], 0)
+    else:
+        parameter.grad.masked_fill_(where, 0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
-from lightning_ke.phases.base import Phase, Scene, zero
+from lightning_ke.phases.base import Phase, Scene, zero, zero_gradient
 
 
 class Dropped(Phase):
@@ -67,8 +67,7 @@ class Dropped(Phase):
     def before_step(self, scene: Scene) -> None:
         """Give what is absent no gradient, so that no momentum gathers."""
         for _, weight, where in self._dropped(scene):
-            if weight.grad is not None:
-                weight.grad.masked_fill_(where, 0)
+            zero_gradient(weight, where)
 
     def after_step(self, scene: Scene) -> None:
         """Set what is absent back to zero."""

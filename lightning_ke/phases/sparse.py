@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_ke.arguments import check_choice
 from lightning_ke.masks import Mask
 from lightning_ke.packing import Bits
-from lightning_ke.phases.base import Phase, Scene, zero
+from lightning_ke.phases.base import Phase, Scene, zero, zero_gradient
 from lightning_ke.splits.base import check_rate
 from lightning_ke.splits.ranked import highest
 
@@ -78,8 +78,8 @@ class Sparse(Phase):
     def before_step(self, scene: Scene) -> None:
         """Give held weights no gradient, so that no momentum gathers."""
         for name, weight in scene.weights():
-            if weight.grad is not None and name in self._free:
-                weight.grad.masked_fill_(self._held(name, weight), 0)
+            if name in self._free:
+                zero_gradient(weight, self._held(name, weight))
 
     def after_step(self, scene: Scene) -> None:
         """Set held weights back to zero."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lightning_ke.arguments import check_named
 from lightning_ke.naming import nearest_names
 from lightning_ke.resets.base import Reset
 from lightning_ke.resets.drawn import KaimingNormal, LayerReset, NoReset, Zero
@@ -31,13 +32,14 @@ def get_reset(reset: str | Reset) -> Reset:
         reset: One of `list_resets`, or an object, which is returned as it is.
 
     Raises:
-        ValueError: If there is no such reset.
+        ValueError: If there is no such reset, or if one of one's own has no name.
 
     Example:
         >>> get_reset("zero").description
         'zeros'
     """
     if isinstance(reset, Reset):
+        check_named("reset", reset, "name")
         return reset
     given: object = reset
     if not isinstance(given, str) or given not in _RESETS:

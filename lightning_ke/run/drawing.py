@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from lightning_ke.compatibility import LightningModule, Trainer
 
 
+#: What to say where a mask is wanted and there is none.
+NOT_DRAWN = (
+    "Expected the mask to be drawn, but this process has not trained. Call `trainer.fit` first. If it has trained in "
+    "processes that are gone (`ddp_spawn`, `ddp_notebook`), a checkpoint holds what they knew: `load_mask(path)`, then "
+    "`extract_slim(module, mask)`."
+)
+
+
 class RunMask:
     """What is fit in a run, and what its split has seen of the training.
 
@@ -81,7 +89,9 @@ class RunMask:
         if not free and not split.may_keep_all:
             raise ValueError(
                 f"Expected split {split.name!r} to leave something to redraw, but every weight of the reset "
-                "hypothesis is frozen, excluded or in no optimizer. Unfreeze weights, or change `target` or `exclude`."
+                "hypothesis is frozen, excluded or in no optimizer, or belongs to a module without `reset_parameters`, "
+                "of which nothing says how it is drawn. Unfreeze weights, change `target` or `exclude`, or give such a "
+                "module a `reset_parameters`."
             )
         # Refuses what cannot be redrawn (a pattern that matches nothing, norms of a split that has none) before the
         # training and not a generation later; the reset that redraws nothing leaves every weight alone.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lightning_ke.compatibility import early_stopping_fired, restart_neighbours
+from lightning_ke.compatibility import early_stopping_fired, restart_neighbours, untoggled
 from lightning_ke.endings import FixedLength, GenerationEnd
 from lightning_ke.generations import Clock, Plan
 from lightning_ke.goals import reached
@@ -87,7 +87,8 @@ class EvolutionRun:
             trainer: The Trainer, its optimizers set up.
             pl_module: The module, its weights initialised.
         """
-        self.split.draw(trainer, pl_module, postponed=self.phases.postpone(2))
+        with untoggled(pl_module):
+            self.split.draw(trainer, pl_module, postponed=self.phases.postpone(2))
         self.phases.remember(pl_module)
 
     def set_data(self, trainer: Trainer) -> None:

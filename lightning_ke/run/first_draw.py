@@ -47,7 +47,7 @@ class FirstDraw:
             return
         run.split.check(pl_module)
         if settings.split.needs_calls and not run.split.calls:
-            self._recorder = CallRecorder(pl_module)
+            self._recorder = CallRecorder(pl_module, settings.target)
         elif settings.split.step_score is None:
             run.draw(trainer, pl_module)
 
@@ -58,10 +58,14 @@ class FirstDraw:
             trainer: The Trainer.
             pl_module: The module.
         """
-        if self._recorder is not None and self._recorder.calls:
-            self._run.split.calls, self._recorder = self._recorder.close(), None
-            if self._run.settings.split.step_score is None:
-                self._run.draw(trainer, pl_module)
+        if self._recorder is not None and self._recorder.calls and self._recorder.target_has_run:
+            self._take(self._recorder, trainer, pl_module)
+
+    def _take(self, recorder: CallRecorder, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the mask from what has run, unless the split needs gradients."""
+        self._run.split.calls, self._recorder = recorder.close(), None
+        if self._run.settings.split.step_score is None:
+            self._run.draw(trainer, pl_module)
 
     def before_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the mask if it is not drawn yet.
@@ -75,7 +79,8 @@ class FirstDraw:
         """
         if self._run.split.mask is not None:
             return
-        self.hear(trainer, pl_module)
+        if self._recorder is not None and self._recorder.calls:
+            self._take(self._recorder, trainer, pl_module)  # a target that has not run is refused by the draw
         if self._recorder is not None:
             raise ValueError(
                 f"Expected {type(pl_module).__name__} to run its network before the first optimizer step so that it "

@@ -24,8 +24,8 @@ def identity(settings: Settings, policy: GenerationEnd, plan: Plan | None) -> di
     return {
         **settings.split.identity(),
         "target": settings.target,
-        "epochs_per_generation": list(epochs) if isinstance(epochs, tuple) else epochs,
         "end": None if isinstance(policy, FixedLength) else policy.identity(),  # lengths are those of the plan
+        "epochs_per_generation": list(epochs) if isinstance(epochs, tuple) else epochs,
         "schedule": None if settings.schedule is None else settings.schedule.identity(),
         "phases": [phase.identity() for phase in settings.phases],
     }
@@ -74,9 +74,13 @@ def check_same_run(asked: Mapping[str, Any], saved: Mapping[str, Any], begun: in
     """
     asked, saved = dict(asked), dict(saved)
     lengths = [settings["epochs_per_generation"] for settings in (asked, saved)]
-    if all(isinstance(length, list) for length in lengths):
-        # A longer list goes on with the same run, if it agrees about the generations that there have been.
-        asked["epochs_per_generation"], saved["epochs_per_generation"] = (length[:begun] for length in lengths)
+    if None not in lengths and any(isinstance(length, list) for length in lengths):
+        # Another list goes on with the same run, if it agrees about the generations that there have been.
+        asked["epochs_per_generation"], saved["epochs_per_generation"] = (
+            length[:begun] if isinstance(length, list) else [length] * begun for length in lengths
+        )
+    for settings in (asked, saved):
+        settings["end"] = settings["end"] or "length"  # as it is asked for
     for name, value in asked.items():
         if saved.get(name) != value:
             raise ValueError(

@@ -11,7 +11,15 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from lightning_ke.arguments import check_network, check_whole
 from lightning_ke.masks import Mask
-from lightning_ke.naming import is_below, join_name, named_modules, nearest_names, own_parameters, unwrap
+from lightning_ke.naming import (
+    is_below,
+    join_name,
+    named_modules,
+    named_parameters,
+    nearest_names,
+    own_parameters,
+    unwrap,
+)
 from lightning_ke.splits.base import Call, Split, SplitContext
 from lightning_ke.splits.registry import get_split
 
@@ -73,22 +81,37 @@ def draw_mask(
 
 
 def draw_checked(split: Split, context: SplitContext) -> Mask:
-    """Let a split draw, and refuse a mask that leaves nothing to redraw.
+    """Let a split draw, and refuse a mask that leaves nothing to redraw, or that is none of this network.
 
     Args:
         split: The split.
         context: The network and how it is run.
 
     Raises:
-        ValueError: If the whole network would be fit.
+        TypeError: If it draws something else.
+        ValueError: If the whole network would be fit, or if the mask leaves parameters out.
     """
     mask = split.draw(context)
+    if not isinstance(mask, Mask):
+        raise TypeError(
+            f"Expected split {split.name!r} to draw a mask, but its `draw` returned a {type(mask).__name__}. Bool "
+            "tensors by name become a mask by `Mask.from_tensors`."
+        )
+    for name, parameter in named_parameters(context.model):
+        if name not in mask or tuple(mask.entry(name).shape) != tuple(parameter.shape):
+            drawn = f"has the shape {tuple(mask.entry(name).shape)}" if name in mask else "leaves it out"
+            raise ValueError(
+                f"Expected split {split.name!r} to draw a mask for every parameter, but for `{name}` of shape "
+                f"{tuple(parameter.shape)} it {drawn}. What is to stay as it is gets `torch.ones_like(parameter, "
+                "dtype=torch.bool)`."
+            )
     if not split.may_keep_all and all(mask.entry(name).count() == math.prod(mask.entry(name).shape) for name in mask):
         where = f"`target` {context.target!r}" if context.target else "the network"
         raise ValueError(
             f"Expected {where} to have weights that split {split.name!r} can redraw, but all of it would be fit. "
             "It needs convolution, linear or similar layers with more than one free channel; a smaller `rate` or "
-            "another `target` may help."
+            "another `target` may help. What `forward` does not run on the example input stays fit, too: a training "
+            "without one (nor `example_input_array`) is shown by its first batch how each part is run."
         )
     return mask
 

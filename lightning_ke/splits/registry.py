@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lightning_ke.arguments import check_named
 from lightning_ke.naming import nearest_names
 from lightning_ke.splits.base import Split, check_rate
 from lightning_ke.splits.bottom_up import BottomUp
@@ -107,8 +108,8 @@ def get_split(split: str | Split, rate: float | None = None, ops: float | None =
         ops: In place of `rate` the share of the operations that the slim network may need, for a split that has one.
 
     Raises:
-        ValueError: If there is no such split, if a share lies outside (0, 1), or if one is given where it means
-            nothing.
+        ValueError: If there is no such split, if a share lies outside (0, 1), if one is given where it means nothing,
+            or if a split of one's own has no name.
 
     Example:
         >>> get_split("wels", 0.3)
@@ -117,6 +118,7 @@ def get_split(split: str | Split, rate: float | None = None, ops: float | None =
         Kels(rate=0.5)
     """
     if isinstance(split, Split):
+        check_named("split", split, "name")
         for name, share in (("rate", rate), ("ops", ops)):
             if share is not None:
                 raise ValueError(

@@ -38,7 +38,9 @@ class Report(Callback):
         torch.save(state, self.folder / f"end-{trainer.global_rank}.pt")
 
 
-def train(folder: Path, split: Any, epochs: int, checkpoint: Path | None = None, **options: Any) -> None:
+def train(
+    folder: Path, split: Any, epochs: int, checkpoint: Path | None = None, *, example: bool = True, **options: Any
+) -> None:
     folder.mkdir(exist_ok=True)
     seed_everything(0)  # the distributed sampler that Lightning puts in takes its order from it
     callback = KnowledgeEvolution(**{"split": split, "epochs_per_generation": 1, **options})
@@ -51,7 +53,10 @@ def train(folder: Path, split: Any, epochs: int, checkpoint: Path | None = None,
         callbacks=[callback, saver, Report(folder)],
         enable_checkpointing=True,
     )
-    trainer.fit(Classifier(), train_loader(), val_loader(), ckpt_path=checkpoint)
+    module = Classifier()
+    if not example:
+        module.example_input_array = None
+    trainer.fit(module, train_loader(), val_loader(), ckpt_path=checkpoint)
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +83,16 @@ def test_two_processes_stay_one_network_and_resume_exactly(tmp_path: Path, split
     train(again, split, 3, whole / "epoch=0.ckpt")
     resumed = torch.load(again / "end-0.pt")
     assert same(ends[0]["weights"], resumed["weights"]) == []
+
+
+@pytest.mark.slow
+def test_a_network_without_example_input_is_listened_to(tmp_path: Path) -> None:
+    """DDP calls a training step by the name of the forward, which is no call of the network."""
+    with_example, without = tmp_path / "with", tmp_path / "without"
+    train(with_example, "kels", 2)
+    train(without, "kels", 2, example=False)
+    masks = [torch.load(folder / "end-0.pt")["mask"] for folder in (with_example, without)]
+    assert ke.Mask.from_state_dict(masks[0]) == ke.Mask.from_state_dict(masks[1])
 
 
 PHASES = {

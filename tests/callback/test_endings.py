@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_ke import KnowledgeEvolution
-from lightning_ke.endings import FixedLength, Overfit, Plateau
+from lightning_ke.endings import FixedLength, GenerationEnd, Overfit, Plateau
 from tests.callback.modules import Classifier, make_trainer, named, same, train_loader, val_loader, weights
 
 
@@ -175,7 +176,7 @@ def test_a_policy_remembers_nothing_of_an_earlier_run(tmp_path: Path) -> None:
         (Overfit(least=1, most=4), r"Expected `end=\{'end': 'plateau'.* but got `end=\{'end': 'overfit'"),
         (Plateau("train_loss", least=1, most=4), r"'monitor': 'val_loss'.* but got .*'monitor': 'train_loss'"),
         (Plateau(mode="max", least=1, most=4), r"'mode': 'min'.* but got .*'mode': 'max'"),
-        ("length", r"Expected `epochs_per_generation=None` as in the checkpoint, but got `epochs_per_generation=2`"),
+        ("length", r"Expected `end=\{'end': 'plateau'.* as in the checkpoint, but got `end='length'`"),
     ],
     ids=["another policy", "another metric", "another mode", "a length"],
 )
@@ -293,3 +294,36 @@ def test_other_lengths_contradict_a_checkpoint_and_further_ones_do_not(tmp_path:
         fit([1, 2, 1], last)
     assert ends(fit([2, 1, 2], last)) == [(2, "length"), (1, "length"), (2, "length")]
     assert torch.load(last, weights_only=True)["epoch"] == 4
+
+
+def test_a_run_shorter_than_a_generation_may_be_is_named(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"ends by plateau may last 200 epochs, .* but the run has 1\. Let `most`"):
+        run(tmp_path, Classifier(), 1, end="plateau")
+
+
+class Nameless(GenerationEnd):
+    def horizon(self, generation: int) -> Any:
+        return 2
+
+    def ends(self, generation: int, epochs: int, metrics: Mapping[str, float]) -> bool:
+        return epochs == 2
+
+
+class Endless(Nameless):
+    reason = "own"
+
+    def horizon(self, generation: int) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Nameless(), r'Expected argument `end` to have a name .* class Nameless has none\. Write `reason = "\.\.\."`'),
+        (Endless(), r"Expected argument `end\.horizon\(1\)` to be a whole number of at least 1, but got None"),
+    ],
+    ids=["no reason", "no length"],
+)
+def test_policies_of_one_s_own_are_looked_at(policy: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        KnowledgeEvolution(end=policy)

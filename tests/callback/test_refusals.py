@@ -111,6 +111,21 @@ def test_two_callbacks(tmp_path: Path) -> None:
         make_trainer(tmp_path, max_epochs=2, callbacks=callbacks).fit(Classifier(), train_loader(), val_loader())
 
 
+class TakesNoNumber(Classifier):
+    def on_generation_start(self) -> None:
+        """Be told of a generation, but not of which."""
+
+
+def test_a_hook_that_takes_no_generation(tmp_path: Path) -> None:
+    message = r"`on_generation_start` of TakesNoNumber .* Write `def on_generation_start\(self, generation\)`"
+    refused(tmp_path, TakesNoNumber(), [KnowledgeEvolution(generations=2)], message)
+
+
+def test_a_slim_network_without_a_training_in_this_process() -> None:
+    with pytest.raises(ValueError, match=r"this process has not trained.*`ddp_spawn`.*`load_mask\(path\)`"):
+        KnowledgeEvolution().slim_network(Classifier())
+
+
 @pytest.mark.parametrize("score_fit", ["generation", False])
 @pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping])
 def test_monitoring_what_is_not_scored_in_every_epoch(tmp_path: Path, score_fit: Any, kind: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -238,6 +239,46 @@ def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
     alone = rates(tmp_path, Manual(), 2, None)
     evolved = rates(tmp_path, Manual(), 4, 2)
     assert evolved == pytest.approx(alone * 2)
+
+
+class Adversarial(Classifier):
+    """Its `forward` is the generator alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.example_input_array = None
+        self.judge = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        for optimizer, sign in zip(self.optimizers(), (1, -1), strict=True):
+            self.toggle_optimizer(optimizer)
+            optimizer.zero_grad()
+            self.manual_backward(sign * self.judge(self(batch[0])).mean())
+            optimizer.step()
+            self.untoggle_optimizer(optimizer)
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.Adam(part.parameters(), lr=0.01) for part in (self.model, self.judge)]
+
+
+@pytest.mark.compat("Modules", "a discriminator as `target`, which `forward` does not run", "works")
+@pytest.mark.parametrize("sanity", [0, 1])
+def test_a_target_that_the_forward_does_not_run_is_listened_to(tmp_path: Path, sanity: int) -> None:
+    callback = KnowledgeEvolution(generations=2, target="judge", seed=0)
+    trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[callback], num_sanity_val_steps=sanity)
+    trainer.fit(Adversarial(), train_loader(), val_loader())
+    assert callback.mask is not None
+    assert callback.mask["judge.0.weight"].sum(1).tolist() == [4, 4, 4, 4, 0, 0, 0, 0]
+    assert bool(callback.mask["model.0.weight"].all())
+
+
+def test_a_target_that_the_example_input_does_not_reach_is_refused_and_told_how(tmp_path: Path) -> None:
+    module = Adversarial()
+    module.example_input_array = torch.zeros(2, 3, 6, 6)
+    trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[KnowledgeEvolution(generations=2, target="judge")])
+    with pytest.raises(ValueError, match=r"`target` 'judge'.*without one \(nor `example_input_array`\)"):
+        trainer.fit(module, train_loader(), val_loader())
 
 
 @pytest.mark.compat("Callbacks", "LearningRateMonitor", "works", note="before or after ours in the list")

@@ -71,6 +71,11 @@ def test_a_finished_run_continues_for_more_generations(tmp_path: Path) -> None:
         ({"rate": 0.3}, r"Expected `rate=0\.5` as in the checkpoint, but got `rate=0\.3`"),
         ({"seed": 1}, r"Expected `seed=0` as in the checkpoint, but got `seed=1`"),
         ({"epochs_per_generation": 3}, r"Expected `epochs_per_generation=2` as in the checkpoint, but got `.*=3`"),
+        (
+            {"epochs_per_generation": None, "end": "plateau"},
+            r"Expected `end='length'` as .*, but got `end=\{'end': 'plat",
+        ),
+        ({"epochs_per_generation": [2, 3, 7]}, r"Expected `epochs_per_generation=2` as|Expected `.*=\[2, 2\]` as"),
         ({"target": "model"}, r"Expected `target=None` as in the checkpoint, but got `target='model'`"),
     ],
 )
@@ -79,7 +84,13 @@ def test_contradicting_a_checkpoint_is_refused_with_both_values(
 ) -> None:
     _, _, checkpoints = run(tmp_path, 6)
     with pytest.raises(ValueError, match=message):
-        run(tmp_path, 12, checkpoints[1], **changed)
+        run(tmp_path, 12, checkpoints[3], **changed)
+
+
+def test_a_list_that_says_the_same_of_the_past_goes_on(tmp_path: Path) -> None:
+    _, _, checkpoints = run(tmp_path, 6)
+    _, callback, _ = run(tmp_path, 7, checkpoints[3], epochs_per_generation=[2, 2, 3])
+    assert [record["epochs"] for record in callback.history] == [2, 2, 3]
 
 
 def test_the_drawn_seed_is_recorded_and_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -330,3 +330,34 @@ def test_other_phases_than_the_checkpoint_s_are_refused(tmp_path: Path) -> None:
     fit(tmp_path, [Sparse(0.5)])
     with pytest.raises(ValueError, match="`phases="):
         fit(tmp_path, [Sparse(0.6)], tmp_path / "epoch=1.ckpt")
+
+
+class Embedded(Module):
+    """Its embedding has sparse gradients, of the rows that a batch has asked for."""
+
+    def __init__(self, decay: float = 0.0) -> None:
+        super().__init__(decay)
+        self.rows = nn.Embedding(8, 6, sparse=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x + self.rows((x[:, 0] > 0).long()))
+
+    def configure_optimizers(self) -> Any:
+        return SGD(self.parameters(), lr=0.1)
+
+
+def test_gradients_may_be_sparse(tmp_path: Path) -> None:
+    _, watch = fit(tmp_path / "sparse", [Sparse(0.5)], module=Embedded())
+    assert all(int((epoch["rows.weight"] == 0).sum()) == 24 for epoch in watch.end)
+    _, watch = fit(tmp_path / "dropped", [Dropped(end=0.5)], module=Embedded(), reset="layer")
+    assert all(int((watch.end[epoch]["rows.weight"] == 0).sum()) == 24 for epoch in (4, 5))
+    _, watch = fit(tmp_path / "ascent", [Ascent(["rows.*"])], module=Embedded())
+    assert not torch.equal(watch.start[0]["rows.weight"], watch.end[0]["rows.weight"])
+
+
+def test_a_phase_of_one_s_own_without_a_name_is_refused() -> None:
+    class Nameless(Phase):
+        pass
+
+    with pytest.raises(ValueError, match=r"Expected argument `phases` to have a name .* class Nameless has none"):
+        KnowledgeEvolution(phases=[Nameless()])

@@ -270,3 +270,12 @@ def test_an_own_object_that_changes_a_shape_is_refused() -> None:
     net = nn.Sequential(nn.Linear(3, 3, bias=False))
     with pytest.raises(ValueError, match=r"draw `0\.weight` in shape \(3, 3\), but got \(5, 5\)"):
         redraw(net, all_reset(net), generation=2, reset=Grown())
+
+
+def test_an_own_object_without_a_name_is_refused() -> None:
+    class Nameless(Reset):
+        def draw(self, stand_in: Any) -> None:
+            """Draw nothing."""
+
+    with pytest.raises(ValueError, match=r"Expected argument `reset` to have a name .* class Nameless has none"):
+        get_reset(Nameless())

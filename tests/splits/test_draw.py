@@ -212,3 +212,44 @@ def test_what_is_no_network_is_refused(model: Any) -> None:
 def test_targets_are_names() -> None:
     with pytest.raises(TypeError, match="Expected argument `target` to be the name of a submodule, but got 5"):
         draw_mask(nn.Linear(4, 4), split="wels", target=5)  # type: ignore[arg-type]
+
+
+class Own(Split):
+    name = "own"
+
+    def __init__(self, drawn: Any) -> None:
+        self.drawn = drawn
+
+    def draw(self, context: SplitContext) -> Any:
+        return self.drawn
+
+
+@pytest.mark.parametrize(
+    ("drawn", "kind", "message"),
+    [
+        ({"weight": torch.ones(1, 2) > 0}, TypeError, r"split 'own' to draw a mask, but its `draw` returned a dict"),
+        (
+            Mask.from_tensors({"weight": torch.tensor([[True, False]])}),
+            ValueError,
+            r"for `bias` of shape \(1,\) it leaves it out",
+        ),
+        (
+            Mask.from_tensors({"weight": torch.tensor([True, False]), "bias": torch.tensor([True])}),
+            ValueError,
+            r"for `weight` of shape \(1, 2\) it has the shape \(2,\)",
+        ),
+    ],
+    ids=["no mask", "a part", "another shape"],
+)
+def test_what_an_own_split_draws_is_looked_at(drawn: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        draw_mask(nn.Linear(2, 1), split=Own(drawn))
+
+
+def test_an_own_split_without_a_name_is_refused() -> None:
+    class Nameless(Split):
+        def draw(self, context: SplitContext) -> Mask:
+            raise NotImplementedError
+
+    with pytest.raises(ValueError, match=r"Expected argument `split` to have a name .* class Nameless has none"):
+        draw_mask(nn.Linear(2, 1), split=Nameless())
