@@ -91,6 +91,10 @@ def restart_optimizers(
             redrawn entries.
         lr_schedule: "restart" builds the schedule anew for one generation, "continue" goes on with the old one.
         epochs: Epochs of the generation.
+
+    Raises:
+        ValueError: If `configure_optimizers` has built other optimizers or schedules than before, so that nothing can
+            be carried over.
     """
     if optimizer == "keep" and lr_schedule == "continue":
         return
@@ -100,11 +104,14 @@ def restart_optimizers(
     # keeps `LearningRateMonitor` and manual optimization right.
     with generation_horizon(trainer, epochs if lr_schedule == "restart" else None):
         trainer.strategy.setup_optimizers(trainer)
-    for old, new in zip(old_optimizers, trainer.optimizers, strict=True):
+    if optimizer != "new" or lr_schedule == "continue":
+        _check_count("optimizers", len(old_optimizers), len(trainer.optimizers))
+    for old, new in zip(old_optimizers, trainer.optimizers, strict=False):
         _add_later_groups(old, new)
         if lr_schedule == "continue":
             _continue_groups(old, new)
     if lr_schedule == "continue":
+        _check_count("schedules", len(old_schedules), len(trainer.lr_scheduler_configs))
         for config, state in zip(trainer.lr_scheduler_configs, old_schedules, strict=True):
             config.scheduler.load_state_dict(state)
     if optimizer != "new":
@@ -112,12 +119,20 @@ def restart_optimizers(
             carry_state(old, new, redrawn, optimizer)
 
 
+def _check_count(what: str, old: int, new: int) -> None:
+    if old != new:
+        raise ValueError(
+            f"Expected `configure_optimizers` to build the same {old} {what} at every call, so that what they hold can "
+            f"be carried over, but got {new}. Use `optimizer='new'` and `lr_schedule='restart'`."
+        )
+
+
 def _add_later_groups(old: Optimizer, new: Optimizer) -> None:
     """Add the groups that an optimizer was given in the course of the training (by BackboneFinetuning, say) again.
 
     `configure_optimizers` knows nothing of them: it leaves their parameters out, or puts them into its own groups.
     """
-    later = old.param_groups[len(new.param_groups) :]
+    later = old.param_groups[len(new.param_groups) :] if type(old) is type(new) else []
     moved = {id(parameter) for group in later for parameter in group["params"]}
     for group in new.param_groups if moved else ():
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in moved]

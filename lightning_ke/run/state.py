@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from lightning_ke.generations import Clock
 from lightning_ke.run.evolution import EvolutionRun
 from lightning_ke.run.identity import check_same_run, identity, manner, tell_of_another_manner
@@ -17,20 +19,45 @@ def state_of(run: EvolutionRun) -> dict[str, Any]:
 
     Args:
         run: The run.
+
+    Raises:
+        TypeError: If an ending, a reset or a phase of the user's own remembers what no resumed run could read.
     """
+    own = {
+        "policy": run.policy.state_dict(),
+        "reset": run.settings.reset.state_dict(),
+        "phases": run.phases.state_dict(),
+    }
+    for name, held in own.items():
+        _check_plain(held, {"policy": "end"}.get(name, name))
     return {
+        **own,
         "version": _STATE_VERSION,
         "settings": identity(run.settings, run.policy, run.plan),
         "manner": manner(run.settings),
         "opening": run.opening,
         "clock": run.clock.state_dict(),
-        "policy": run.policy.state_dict(),
-        "reset": run.settings.reset.state_dict(),
-        "phases": run.phases.state_dict(),
         **run.split.state_dict(),
         **run.records.state_dict(),
         **run.rng.state_dict(),
     }
+
+
+def _check_plain(held: object, argument: str) -> None:
+    """Refuse what a checkpoint can hold but nobody can read with ``weights_only=True``."""
+    if isinstance(held, Mapping):
+        for key, value in held.items():
+            _check_plain(key, argument)
+            _check_plain(value, argument)
+    elif type(held) in (list, tuple):
+        for value in held:  # type: ignore[attr-defined]
+            _check_plain(value, argument)
+    elif not isinstance(held, Tensor) and type(held) not in (bool, int, float, str, type(None)):
+        raise TypeError(
+            f"Expected the `state_dict` of argument `{argument}` to hold numbers, strings, tensors, lists and dicts, "
+            f"but it holds a {type(held).__module__}.{type(held).__name__}, with which no checkpoint could be resumed. "
+            "Convert it, for example by `float(value)`."
+        )
 
 
 def take_up(run: EvolutionRun, state: Mapping[str, Any], *, seed: int | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import seed_everything
@@ -327,3 +328,21 @@ class Endless(Nameless):
 def test_policies_of_one_s_own_are_looked_at(policy: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KnowledgeEvolution(end=policy)
+
+
+class Remembers(Nameless):
+    reason = "own"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": [np.float32(0.5)]}
+
+
+def test_what_no_resumed_run_could_read_is_refused_with_the_first_checkpoint(tmp_path: Path) -> None:
+    callback = KnowledgeEvolution(end=Remembers(), seed=0)
+    saver = ModelCheckpoint(tmp_path)
+    trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[callback, saver], enable_checkpointing=True)
+    with pytest.raises(
+        TypeError, match=r"`state_dict` of argument `end` .* it holds a numpy\.float32, .*float\(value\)"
+    ):
+        trainer.fit(Classifier(), train_loader(), val_loader())
+    assert trainer.current_epoch == 0

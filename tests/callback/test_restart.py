@@ -305,3 +305,40 @@ def test_the_learning_rate_monitor_sees_the_new_generation(tmp_path: Path, first
     trainer.fit(Classifier(), train_loader(), val_loader())
     expected = [0.05 * (1 + math.cos(math.pi * epoch / 3)) / 2 for epoch in range(3)]
     assert logged == pytest.approx(expected * 2)
+
+
+class Changing(Classifier):
+    """Trains its two parts by optimizers of their own in the first epoch, and together from then on."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        optimizers: Any = self.optimizers()
+        self.manual_backward(F.cross_entropy(self(batch[0]), batch[1]))
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def configure_optimizers(self) -> Any:
+        first = self.trainer.current_epoch == 0
+        parts = [self.model[:3], self.model[3:]] if first and self.what == "optimizers" else [self.model]
+        optimizers = [torch.optim.SGD(part.parameters(), lr=0.05) for part in parts]
+        if first and self.what == "schedules":
+            return optimizers, [torch.optim.lr_scheduler.StepLR(optimizers[0], 1)]
+        return optimizers
+
+
+@pytest.mark.parametrize("what", ["optimizers", "schedules"])
+def test_optimizers_may_change_if_nothing_is_carried_over(tmp_path: Path, what: str) -> None:
+    callback = KnowledgeEvolution(generations=2, seed=0)
+    trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[callback])
+    trainer.fit(Changing(what), train_loader(), val_loader())
+    assert len(trainer.optimizers) == 1
+    trainer = make_trainer(
+        tmp_path, max_epochs=2, callbacks=[KnowledgeEvolution(generations=2, lr_schedule="continue")]
+    )
+    with pytest.raises(ValueError, match=rf"to build the same \d {what} at every call, .* `lr_schedule='restart'`"):
+        trainer.fit(Changing(what), train_loader(), val_loader())
