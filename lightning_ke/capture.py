@@ -84,6 +84,10 @@ class CallRecorder:
             if is_below(name, target):
                 self._handles.append(module.register_forward_pre_hook(self._target_runs))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> CallRecorder:
+        """Stay the same where a watched module is copied: the hooks' handles lead to all that FSDP2 hangs onto it."""
+        return self
+
     def close(self) -> tuple[Call, ...]:
         """Remove every hook and return the calls, the first of each module."""
         for handle in self._handles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -49,3 +50,24 @@ def test_a_step_that_fails_leaves_the_recorder_as_it_was() -> None:
         module(torch.zeros(2, 3, 6, 6))
     [call] = recorder.close()
     assert call.args[0].shape == (2, 3, 6, 6)
+
+
+def test_a_copy_of_a_module_that_is_listened_to_does_not_copy_what_hangs_onto_the_module() -> None:
+    class Uncopyable:
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise TypeError("cannot be copied")
+
+        def __call__(self, *_: Any) -> None:
+            """Hook."""
+
+    module = Classifier()
+    recorder = CallRecorder(module)
+    hooks = dict(module._forward_pre_hooks)
+    handle = module.register_forward_pre_hook(Uncopyable())
+    whole = module.__dict__["_forward_pre_hooks"]
+    module.__dict__["_forward_pre_hooks"] = type(whole)(hooks)  # as FSDP2's hooks are set aside
+    copy.deepcopy(module)
+    module.__dict__["_forward_pre_hooks"] = whole
+    handle.remove()
+    module(torch.zeros(2, 3, 6, 6))
+    assert len(recorder.close()) == 1
