@@ -76,9 +76,9 @@ def slim_attributes(
     found: dict[str, dict[str, Any]] = {}
     doubtful: dict[str, dict[str, Guess]] = {}
     for (name, end), seen in _changes(sizes, kept).items():
-        own = _at_end(modules[name], end, seen) if end else {}
-        for attribute, guess in ({} if end else _changed(modules[name], seen)).items():
-            if guess.likely and _CERTAIN_WORDS.search(attribute):
+        own = _at_end(modules[name], end, seen) if end in _ENDS else {}
+        for attribute, guess in ({} if end in _ENDS else _changed(modules[name], seen)).items():
+            if guess.likely and not end and _CERTAIN_WORDS.search(attribute):
                 own[attribute] = guess.value
             else:
                 doubtful.setdefault(name, {})[attribute] = guess

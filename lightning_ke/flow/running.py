@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from lightning_ke.flow.tracer import Tracer
 
 
+def train_whole(network: nn.Module) -> None:
+    """Put a private copy into train mode, but for layers that would drop or average: those stay in eval mode.
+
+    Args:
+        network: The copy.
+    """
+    for module in network.modules():
+        written_by_hand = not type(module).__module__.startswith("torch.nn") and bool(module._parameters)
+        averages = isinstance(module, nn.modules.batchnorm._NormBase)
+        module.training = any(True for _ in module.children()) or (written_by_hand and not averages)
+
+
 @contextmanager
 def running_modules(modules: Mapping[str, nn.Module], tracer: Tracer) -> Iterator[None]:
     """Keep the names and inputs of the running modules on a tracer's stack.
@@ -51,16 +63,19 @@ def _telling_forward(name: str, module: nn.Module, tracer: Tracer) -> Callable[.
     def telling(*args: Any, **kwargs: Any) -> Any:
         stack.append((name, args))
         try:
-            if not tells:
-                return forward(*args, **kwargs)
-            for tensor in tensors(args):
-                tracer.size(tensor, end="in")
+            if tells:
+                for tensor in tensors(args):
+                    tracer.size(tensor, end="in")
             output = forward(*args, **kwargs)
-            for tensor in tensors((output,)):
-                tracer.size(tensor, end="out")
-            return output
+            if tells:
+                for tensor in tensors((output,)):
+                    tracer.size(tensor, end="out")
         finally:
             stack.pop()
+        if stack and stack[-1][0] in tracer.makers:  # its first hidden states are as wide as its parts' later ones
+            for tensor in tensors((output,)):
+                tracer.size(tensor, end="part")
+        return output
 
     return telling
 

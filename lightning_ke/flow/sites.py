@@ -95,7 +95,8 @@ class Size(NamedTuple):
         module: Canonical name of the running module.
         shape: The dense shape.
         layers: Its layers.
-        end: "in" or "out" if it is the shape of what entered or left the module, empty for any other.
+        end: "in" or "out" if it is the shape of what entered or left the module, "part" if a part of it returned that,
+            empty for any other.
     """
 
     module: str

@@ -18,7 +18,7 @@ from lightning_ke.flow.labels import Layer
 from lightning_ke.flow.leaves import Leaf, label_leaves
 from lightning_ke.flow.registry import FlowError
 from lightning_ke.flow.rules.attention import stuck_heads
-from lightning_ke.flow.running import running_modules
+from lightning_ke.flow.running import running_modules, train_whole
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.tracer import Tracer
 from lightning_ke.flow.variables import Channels, Variables
@@ -176,9 +176,8 @@ def _trace(
     unreached = [name for name in parameters if not leaves[name].met]
     train_only: tuple[str, ...] = ()
     if unreached:
-        # Auxiliary heads run in train mode only; leaf modules stay in eval mode, where they neither drop nor average.
-        for module in network.modules():
-            module.training = any(True for _ in module.children())
+        # Auxiliary heads and the noise of weights run in train mode only.
+        train_whole(network)
         before = tracer.mark()
         try:
             run_calls(tracer, modules, calls, convert)

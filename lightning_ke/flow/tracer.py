@@ -134,6 +134,8 @@ class Tracer(OperationMode):
         self.scalars: list[tuple[torch._ops.OpOverload, float, tuple[Layer, ...]]] = []
         #: Of every product of activations the layers that it summed over on its left, by its `Labels.heads`' first.
         self.summed: dict[int, tuple[Layer, ...]] = {}
+        #: Canonical names of the modules whose code makes tensors of one value (first hidden states).
+        self.makers: set[str] = set()
         self.modules: list[tuple[str, tuple[Any, ...]]] = []
         self.met: list[Leaf] = []
         self._kinds: dict[int, Kind] = {}  # by identity
@@ -191,7 +193,7 @@ class Tracer(OperationMode):
         Args:
             tensor: The tensor of that shape.
             layers: Its layers, by default those of its labels.
-            end: "in" or "out" if it is what entered or left the running module.
+            end: As for `Size`.
         """
         found = self.labels(tensor).layers if layers is None else tuple(layers)
         if found:
@@ -272,6 +274,8 @@ class Tracer(OperationMode):
         if not entering:
             for output in op.outputs:
                 self.label(output, _SPREADING if kind.uniform else _NOTHING)
+            if kind.uniform:
+                self.makers.add(self.module)
             return
         if kind.uniform or not (self._enter(entering) or (kind.joins and self._takes_sizes(entering))):
             known = entering[:1] if kind.picks else entering

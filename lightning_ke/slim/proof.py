@@ -18,7 +18,7 @@ from lightning_ke.flow.calls import replay_calls
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, on_the_cpu, quiet_world, tensors_in
 from lightning_ke.flow.registry import FlowError
-from lightning_ke.flow.running import entering, watching
+from lightning_ke.flow.running import entering, train_whole, watching
 from lightning_ke.flow.trace import run_calls
 from lightning_ke.sharding import has_shards
 from lightning_ke.slim.cut import kept_values, refresh
@@ -162,8 +162,7 @@ def run_slim(slim: nn.Module, calls: Sequence[Call], *, train: bool = False) -> 
     Args:
         slim: A private copy in double precision.
         calls: How it is run.
-        train: Run what runs in train mode only (auxiliary heads); leaf modules stay in eval mode, where they neither
-            drop nor average.
+        train: Run what runs in train mode only (auxiliary heads); layers that drop or average stay in eval mode.
 
     Returns:
         The tensors that it returned, in order.
@@ -243,7 +242,9 @@ def _first_line(error: Exception) -> str:
 
 def _set_mode(network: nn.Module, train: bool) -> None:
     for module in network.modules():
-        module.training = train and any(True for _ in module.children())
+        module.training = False
+    if train:
+        train_whole(network)
 
 
 def difference(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

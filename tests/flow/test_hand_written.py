@@ -144,6 +144,35 @@ class OwnLoss(nn.Module):
         return {"loss": F.cross_entropy(logits, labels) + F.mse_loss(again, hidden), "logits": logits}
 
 
+class NoisyLinear(nn.Module):
+    """Explores by noise on its weights, in train mode alone (Fortunato et al. 2018)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.weight, self.spread = nn.Parameter(torch.randn(after, before)), nn.Parameter(torch.ones(after, before))
+        self.register_buffer("noise", torch.randn(after, before))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight + self.spread * self.noise if self.training else self.weight)
+
+
+class Cell(nn.Module):
+    """Keeps the width of its first hidden state as a number of its own."""
+
+    def __init__(self, hidden_dim: int = 16) -> None:
+        super().__init__()
+        self.hidden_dim, self.cell, self.head = hidden_dim, nn.GRUCell(5, hidden_dim), nn.Linear(hidden_dim, 3)
+
+    def first(self, batch: int) -> Tensor:
+        return torch.zeros(batch, self.hidden_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(len(x))
+        for step in range(x.shape[1]):
+            hidden = self.cell(x[:, step], hidden)
+        return self.head(hidden)
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "clipped": (Clipped, (ROWS,)),
     "Bayesian": (Bayesian, (ROWS,)),
@@ -153,6 +182,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "bounded filters": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), BoundedConv(), nn.Conv2d(16, 2, 1)), (IMAGE,)),
     "regions": (Regions, (IMAGE,)),
     "sparse graph": (SparseGraph, (ROWS, torch.eye(4).to_sparse())),
+    "noisy weights": (lambda: nn.Sequential(NoisyLinear(5, 16), nn.ReLU(), NoisyLinear(16, 3)), (ROWS,)),
+    "first hidden state": (Cell, (SEQUENCE,)),
     "own loss": (OwnLoss, (ROWS, torch.tensor([0, 1, 2, 1]))),
 }
 
@@ -161,6 +192,17 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
 def test_slim_is_fit(name: str) -> None:
     build, args = NETWORKS[name]
     assert proved_shares(build(), args)[1] < 0.57
+
+
+def test_noise_on_weights_is_as_wide_as_they_are() -> None:
+    network = nn.Sequential(NoisyLinear(5, 16), nn.ReLU(), NoisyLinear(16, 3))
+    slim = ke.extract_slim(network, ke.draw_mask(network, "kels", rate=0.5, example_input=ROWS))
+    slim.train()(ROWS).sum().backward()
+    assert {name: tuple(tensor.shape) for name, tensor in slim.state_dict().items() if name[0] == "0"} == {
+        "0.weight": (8, 5),
+        "0.spread": (8, 5),
+        "0.noise": (8, 5),
+    }
 
 
 def test_a_network_that_clips_its_weights_is_left_as_it_was() -> None:
