@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +73,11 @@ def find_rule(operator: torch._ops.OpOverload) -> Rule | None:
 @cache
 def _name(operator: Operator | str) -> str:
     return str(operator)
+
+
+def _variety(layer: Layer) -> int:
+    """How many variables a layer has."""
+    return len(layer.entries) if isinstance(layer.entries, range) else len(np.unique(layer.entries))
 
 
 class Operation:
@@ -184,16 +190,14 @@ class Operation:
             layers: Layers of one tensor.
             dim: A dimension of it, not negative.
         """
-        found: Channels | None = None
-        for layer in layers:
-            if layer.shape[dim] > 1:
-                entries = layer.entries
-                own = entries if isinstance(entries, range) else self.uniform(layer, dim)
-                if found is None:
-                    found = own
-                else:
-                    self.variables.join(found, own)
-        return found
+        several = [layer for layer in layers if layer.shape[dim] > 1]
+        if not several:
+            return None
+        # Dimensions that a reshape merged (experts and their channels): the one with the most channels is chosen from.
+        finest = max(several, key=_variety)
+        self.pin(layer for layer in several if layer is not finest)
+        entries = finest.entries
+        return entries if isinstance(entries, range) else self.uniform(finest, dim)
 
     def see_image(self, layers: Iterable[Layer]) -> None:
         """Note that the first of an argument's dimensions after the batch are channels, the others places.

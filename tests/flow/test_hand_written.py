@@ -173,6 +173,44 @@ class Cell(nn.Module):
         return self.head(hidden)
 
 
+class DenseExperts(nn.Module):
+    """All experts are computed at once, and their channels lie side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.gate, self.head = nn.Linear(5, 16), nn.Linear(16, 3), nn.Linear(16, 3)
+        self.up, self.down = nn.Parameter(torch.randn(3, 16, 20)), nn.Parameter(torch.randn(3, 20, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        each = torch.einsum("btd,edh->bteh", x, self.up).relu()
+        return self.head((torch.einsum("bteh,ehd->bted", each, self.down) * self.gate(x).unsqueeze(-1)).sum(2) + x)
+
+
+class Splines(nn.Module):
+    """A Kolmogorov-Arnold layer: every pair of channels has weights of its own at each place of a grid."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.register_buffer("grid", torch.linspace(-1, 1, 5))
+        self.weight = nn.Parameter(torch.randn(after, before, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bik,oik->bo", (-((x.unsqueeze(-1) - self.grid) ** 2)).exp(), self.weight)
+
+
+class OuterProduct(nn.Module):
+    """Bilinear pooling: every channel of one network with every one of the other, flattened and normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.head = nn.Conv2d(3, 24, 3), nn.Conv2d(3, 4, 3), nn.Linear(96, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.einsum("bcl,bdl->bcd", self.left(x).flatten(2), self.right(x).flatten(2)).flatten(1)
+        return self.head(F.normalize(both * (both.abs() + 1e-8).sqrt()))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "clipped": (Clipped, (ROWS,)),
     "Bayesian": (Bayesian, (ROWS,)),
@@ -184,6 +222,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "sparse graph": (SparseGraph, (ROWS, torch.eye(4).to_sparse())),
     "noisy weights": (lambda: nn.Sequential(NoisyLinear(5, 16), nn.ReLU(), NoisyLinear(16, 3)), (ROWS,)),
     "first hidden state": (Cell, (SEQUENCE,)),
+    "dense experts": (DenseExperts, (SEQUENCE,)),
+    "splines": (lambda: nn.Sequential(Splines(5, 16), Splines(16, 3)), (ROWS,)),
+    "outer product": (OuterProduct, (IMAGE,)),
     "own loss": (OwnLoss, (ROWS, torch.tensor([0, 1, 2, 1]))),
 }
 

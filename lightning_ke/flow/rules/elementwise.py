@@ -82,15 +82,20 @@ def merge(op: Operation, tensors: Sequence[Tensor], ndim: int) -> list[Layer]:
                 op.uniform(layer, dims[-1])
     merged: list[Layer] = []
     for _, layers, _ in operands:
-        before = len(merged)
+        before, free = len(merged), list(range(len(merged)))
         for layer in layers:
             if id(layer) in pinned:
                 continue
-            index = _partner(layer, merged[:before])
+            # Two layers along one dimension (rows and columns of a product, flattened) meet two others one by one.
+            index = _partner(layer, merged, free)
+            if index is None:
+                index = _partner(layer, merged, range(before))
             if index is None:
                 merged.append(layer)
             else:
                 merged[index] = _join(op, merged[index], layer)
+                if index in free:
+                    free.remove(index)
     return merged
 
 
@@ -106,16 +111,16 @@ def _broadcast(op: Operation, tensor: Tensor, ndim: int) -> tuple[Sequence[int],
     return shape, labels.layers, labels.uniform
 
 
-def _partner(layer: Layer, others: Sequence[Layer]) -> int | None:
-    """Which of the layers found so far lies on another one: along the same dimensions, or the last of them, or any."""
+def _partner(layer: Layer, found: Sequence[Layer], among: Sequence[int]) -> int | None:
+    """Which of some layers found so far lies on another one: along the same dimensions, or the last of them, or any."""
     dims = layer.dims
     for fits in (
-        lambda found: found == dims,
-        lambda found: found[-1] == dims[-1],
-        lambda found: bool(set(found).intersection(dims)),
+        lambda other: other == dims,
+        lambda other: other[-1] == dims[-1],
+        lambda other: bool(set(other).intersection(dims)),
     ):
-        for index, other in enumerate(others):
-            if fits(other.dims):
+        for index in among:
+            if fits(found[index].dims):
                 return index
     return None
 
