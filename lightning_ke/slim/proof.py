@@ -78,6 +78,12 @@ def _prove(slim: nn.Module, model: nn.Module, mask: Mask, example_input: Any) ->
                 f"Expected the network to run on `example_input`, but it failed ({_first_line(error)}). Pass a tensor, "
                 "a tuple of positional or a dict of keyword arguments that its forward accepts."
             ) from error
+        if not all(bool(output.isfinite().all()) for output in expected if output.is_floating_point()):
+            raise ValueError(
+                "Expected the network to return finite numbers, so that two of them can be compared, but with random "
+                "weights it returns others. Pass an `example_input` for which it does, such as positive numbers for a "
+                "logarithm, or bound what it computes (a `clamp` before a `log` or an `exp`)."
+            )
         found = difference(run_slim(slim_copy, calls, train=train), expected)
         culprit = None
         # A network that returns nothing to compare (an object, no detection) is compared module by module.

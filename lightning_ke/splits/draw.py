@@ -109,9 +109,10 @@ def draw_checked(split: Split, context: SplitContext) -> Mask:
         where = f"`target` {context.target!r}" if context.target else "the network"
         raise ValueError(
             f"Expected {where} to have weights that split {split.name!r} can redraw, but all of it would be fit. "
-            "It needs convolution, linear or similar layers with more than one free channel; a smaller `rate` or "
-            "another `target` may help. What `forward` does not run on the example input stays fit, too: a training "
-            "without one (nor `example_input_array`) is shown by its first batch how each part is run."
+            "It needs convolution, linear or similar layers with more than one free channel (what the forward takes, "
+            "returns or picks by number is kept whole); a smaller `rate` or another `target` may help. What `forward` "
+            "does not run on the example input stays fit, too: a training without one (nor `example_input_array`) is "
+            "shown by its first batch how each part is run."
         )
     return mask
 

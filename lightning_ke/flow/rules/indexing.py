@@ -28,8 +28,8 @@ def _index(op: Operation) -> None:
             # Whatever is picked, and if it is nothing: the same channels.
             found = torch.ops.aten.index(torch.from_numpy(layer.array), _first_of_each(indices)).numpy()
             layers.append(layer if found.shape == layer.shape else Layer(found, found.shape))
-        elif unknown:  # picked by numbers that code computes
-            op.pin([layer])
+        elif unknown or any(index is not None and op.labels(index).fixed for index in indices):
+            op.pin([layer])  # picked by numbers that code computes, or that a buffer holds in the slim network as well
         else:
             at = [None if index is None else index.cpu() for index in indices]
             layers.append(compact(torch.ops.aten.index(layer.over(tensor), at), search=True))
@@ -53,10 +53,11 @@ def _first_of_each(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
 def _index_select(op: Operation) -> None:
     tensor, dim, index = op.args[:3]
     layers = []
+    unknown = index.is_meta or op.labels(index).fixed
     for layer in op.labels(tensor).layers:
-        if index.device.type == "meta":
+        if unknown:
             op.pin(along([layer], dim % tensor.dim()))
-        if layer.shape[dim] == 1 or index.device.type == "meta":
+        if layer.shape[dim] == 1 or unknown:
             layers.append(layer if layer.shape[dim] == 1 else pinned(layer.narrow(dim, 0, 1).shape))
         else:
             picked = layer.array.take(index.cpu().numpy(), dim)
