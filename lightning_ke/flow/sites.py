@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_ke.flow.labels import Layer
-from lightning_ke.flow.variables import PINNED, Channels, Variables, as_rows, read
+from lightning_ke.flow.variables import Channels, Variables, as_rows, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,6 @@ class Groups:
         outer: Variables that the site's own weight carries, group after group.
         other: Variables on the other side, group after group, or None if they are always kept.
         inner: Variables along the weight's inner dimension, or None if there is none to cut.
-        shareable: False if only whole groups are possible.
     """
 
     module: str
@@ -35,7 +34,6 @@ class Groups:
     outer: Channels
     other: Channels | None
     inner: Channels | None
-    shareable: bool = True
 
     @property
     def first(self) -> Channels:
@@ -82,7 +80,7 @@ class Groups:
             roots: The roots of all variables.
         """
         several = len(self.outer) > self.count or (self.other is not None and len(self.other) > self.count)
-        if not (self.shareable and several and self.count > 1):
+        if not (several and self.count > 1):
             return False
         own = read(roots, self.first)
         return bool((own == own[0]).all())
@@ -143,7 +141,7 @@ def settle(variables: Variables, groups: Sequence[Groups]) -> list[Groups]:
     for site in groups:
         site.keep_whole(variables)
     roots = variables.roots()
-    shared = [site for site in groups if site.tied(roots) and roots[site.outer[0]] != roots[PINNED]]
+    shared = [site for site in groups if site.tied(roots)]
     if not shared:
         return list(groups)
     variables.forget_since(mark)

@@ -344,6 +344,17 @@ class Tracer(OperationMode):
         if _VIEW in vars(view.base):
             self._write_back(view.base)
 
+    def across_groups(self, entering: Channels, inner: Channels | None, groups: int, width: int) -> Channels:
+        """The channels that a transposed convolution in groups returns: its weight has none along all of them.
+
+        Args:
+            entering: Variables of the channels that enter it, group after group.
+            inner: Variables of the channels that each group returns, or None if those are always kept.
+            groups: The number of groups.
+            width: How many channels each of them returns.
+        """
+        return self.variables.new(groups * width)
+
     def mark(self) -> tuple[int, ...]:
         """A point in time to which `forget_since` can return."""
         kept = self.producers, self.groups, self.sizes, self.pieces, self.met

@@ -20,7 +20,7 @@ from lightning_ke import naming
 from lightning_ke.flow.dry import tensors
 from lightning_ke.flow.leaves import label_leaves
 from lightning_ke.flow.tracer import Kind, Tracer
-from lightning_ke.flow.variables import Variables, write
+from lightning_ke.flow.variables import Channels, Variables, as_array, as_rows, read, write
 from lightning_ke.flow.views import is_view
 from lightning_ke.slim.double import run_in_double
 from lightning_ke.structure import Structure
@@ -168,6 +168,20 @@ class Reference(Tracer):
         if one is not None and other is not None and torch.equal(one, other):
             output.copy_(left.index_select(2, one) @ right.index_select(1, other))
 
+    def across_groups(self, entering: Channels, inner: Channels | None, groups: int, width: int) -> Channels:
+        """What is kept of each group if that is a share of it, else one entering channel of each group for all of it.
+
+        Args:
+            entering: As for `Tracer`.
+            inner: As for `Tracer`.
+            groups: As for `Tracer`.
+            width: As for `Tracer`.
+        """
+        if inner is not None and not bool(read(self._kept, inner).all()):
+            return np.tile(as_array(inner), groups)
+        rows = as_rows(entering, groups)
+        return np.repeat(rows[np.arange(groups), self._kept[rows].argmax(1)], width)
+
     def kept_part(self, tensor: Tensor) -> Tensor:
         """The kept positions of a tensor of this run.
 
@@ -178,6 +192,8 @@ class Reference(Tracer):
 
     def _positions(self, tensor: Tensor) -> list[Tensor | None]:
         """The kept positions along each dimension of a tensor, None where all are."""
+        if len(self._kept) < self.variables.count:  # channels that no parameter has: those of a first hidden state
+            self._kept = np.append(self._kept, np.ones(self.variables.count - len(self._kept), dtype=np.bool_))
         positions: list[Tensor | None] = []
         for dim in range(tensor.dim()):
             member = torch.ones(tensor.shape[dim], dtype=torch.bool)

@@ -225,6 +225,21 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "dense experts": (DenseExperts, (SEQUENCE,)),
     "splines": (lambda: nn.Sequential(Splines(5, 16), Splines(16, 3)), (ROWS,)),
     "outer product": (OuterProduct, (IMAGE,)),
+    "groups behind a local norm": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 12, 3), nn.LocalResponseNorm(3), nn.Conv2d(12, 64, 3, groups=2), nn.Conv2d(64, 3, 1)
+        ),
+        (IMAGE,),
+    ),
+    "transposed groups": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(3, 24, 3, groups=3),
+            nn.ReLU(),
+            nn.ConvTranspose2d(24, 24, 3, groups=4),
+            nn.Conv2d(24, 2, 1),
+        ),
+        (IMAGE,),
+    ),
     "own loss": (OwnLoss, (ROWS, torch.tensor([0, 1, 2, 1]))),
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.rules.attention import note_values
 from lightning_ke.flow.rules.elementwise import merge
 from lightning_ke.flow.sites import Groups
-from lightning_ke.flow.variables import Channels, as_rows
+from lightning_ke.flow.variables import Channels
 
 aten = torch.ops.aten
 
@@ -68,8 +67,8 @@ def _grouped(
         return None
     if transposed:
         op.meet(entering, own)
-        leaving = np.repeat(as_rows(own, groups)[:, 0], weight.shape[1])
-        op.tracer.groups.append(Groups(op.tracer.module, groups, own, leaving, inner, shareable=False))
+        leaving = op.tracer.across_groups(own, inner, groups, weight.shape[1])
+        op.tracer.groups.append(Groups(op.tracer.module, groups, own, leaving, inner))
         return leaving
     if inner is None and entering is None:
         op.variables.pin(own)
