@@ -113,6 +113,12 @@ def catalogue(setting: Setting) -> dict[str, Arm]:
             rate_of="slim-scratch",
         ),
         Arm(
+            "slim-restarts-equal",
+            "slim-llf-equal's restarts, nothing redrawn",
+            evolve(round(epochs / SLIM_SHARE), 5, NOTHING, slim),
+            rate_of="slim-scratch",
+        ),
+        Arm(
             "slim-llf-10",
             "the same in 10 generations",
             evolve(epochs, 10, *LLF, slim),

@@ -102,7 +102,7 @@ PLANS = {
             *("ke-5", "llf-in-kels-5"),
             *("ke-born-again", "ke-born-again-ema", "llf-in-kels-born-again", "ke-ema", "ke-wide-redraw", "ke-2"),
             *("ke-slim-last", "ke-taught", "slimmable-1", "slimmable-taught", "slimmable-taught-whole"),
-            *("llf-5", "llf-10", "slim-llf-5", "slim-llf-10", "slim-llf-equal"),
+            *("llf-5", "llf-10", "slim-llf-5", "slim-llf-10", "slim-llf-equal", "slim-restarts-equal"),
             *("slim-llf-taught", "distilled-llf"),
         ],
         controls=("slim-scratch", "pruned", "distilled", "slim-scratch-equal"),
