@@ -193,9 +193,11 @@ class Operation:
         several = [layer for layer in layers if layer.shape[dim] > 1]
         if not several:
             return None
-        # Dimensions that a reshape merged (experts and their channels): the one with the most channels is chosen from.
-        finest = max(several, key=_variety)
-        self.pin(layer for layer in several if layer is not finest)
+        finest = several[0]
+        if len(several) > 1:
+            # Dimensions that a reshape merged (experts and their channels): that with the most channels is chosen from.
+            finest = max(several, key=_variety)
+            self.pin(layer for layer in several if layer is not finest)
         entries = finest.entries
         return entries if isinstance(entries, range) else self.uniform(finest, dim)
 

@@ -98,7 +98,7 @@ def draw_checked(split: Split, context: SplitContext) -> Mask:
             "tensors by name become a mask by `Mask.from_tensors`."
         )
     for name, parameter in named_parameters(context.model):
-        if name not in mask or tuple(mask.entry(name).shape) != tuple(parameter.shape):
+        if name not in mask or mask.entry(name).shape != parameter.shape:
             drawn = f"has the shape {tuple(mask.entry(name).shape)}" if name in mask else "leaves it out"
             raise ValueError(
                 f"Expected split {split.name!r} to draw a mask for every parameter, but for `{name}` of shape "
