@@ -49,8 +49,8 @@ def _check_plain(held: object, argument: str) -> None:
         for key, value in held.items():
             _check_plain(key, argument)
             _check_plain(value, argument)
-    elif type(held) in (list, tuple):
-        for value in held:  # type: ignore[attr-defined]
+    elif isinstance(held, list | tuple) and type(held) in (list, tuple):  # a named tuple is a class of its own
+        for value in held:
             _check_plain(value, argument)
     elif not isinstance(held, Tensor) and type(held) not in (bool, int, float, str, type(None)):
         raise TypeError(
