@@ -66,6 +66,13 @@ SETTINGS = {
     setting.name: setting
     for setting in (
         Setting("flowers102", "Flowers-102 at 64 px, ResNet18 of half the width", _SMALL, 0.6),
+        Setting(
+            "flowers102-wide",
+            "Flowers-102 at 64 px, ResNet18 of full width",
+            (*_SMALL, "backbone.width=1"),
+            0.6,
+            width=1.0,
+        ),
         Setting("flowers102-paper", "Flowers-102 as published", _PAPER, 0.6, epochs=2000, width=1.0, image_size=224),
         Setting(
             "flowers102-noise20",

@@ -107,6 +107,13 @@ PLANS = {
         ],
         controls=("slim-scratch", "pruned", "distilled", "slim-scratch-equal"),
     ),
+    "full-width": Plan(
+        "The best arms at full width",
+        [*CONTROLS, "slim-scratch-equal", "llf-5", "slim-llf-equal"],
+        "flowers102-wide",
+        RATES[:1],
+        controls=("slim-scratch", "slim-scratch-equal"),
+    ),
     "noise20": Plan("Wrong labels", ELSEWHERE, "flowers102-noise20", RATES[:1]),
     "noise40": Plan("Many wrong labels", ELSEWHERE, "flowers102-noise40", RATES[:1]),
     "few-images": Plan("Five images a class", ELSEWHERE, "flowers102-5", RATES[:1]),

@@ -72,10 +72,13 @@ def slim_attributes(
     Returns:
         Module name, then attribute name, then the slim value; and in the same way what may be (see `doubts`).
     """
+    changes = _changes(sizes, kept)
+    if not (changes or whole or heads):
+        return {}, {}
     modules = dict(naming.named_modules(model))
     found: dict[str, dict[str, Any]] = {}
     doubtful: dict[str, dict[str, Guess]] = {}
-    for (name, end), seen in _changes(sizes, kept).items():
+    for (name, end), seen in changes.items():
         own = _at_end(modules[name], end, seen) if end in _ENDS else {}
         for attribute, guess in ({} if end in _ENDS else _changed(modules[name], seen)).items():
             if guess.likely and not end and _CERTAIN_WORDS.search(attribute):

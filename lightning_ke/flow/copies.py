@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +54,9 @@ def _copy(network: nn.Module, modules: Sequence[nn.Module], convert: Callable[[T
                     memo[id(tensor)] = convert(tensor)
         if type(module) not in kinds:
             _convert(vars(module), memo, convert)
-    left = [item for module in plain for item in _copy_plain(module, memo)]
+    left: list[tuple[dict[str, Any], str, Any]] = []
+    for module in plain:
+        _copy_plain(module, memo, left)
     for _, _, value in left:
         _convert({"": value}, memo, convert)
     for own, name, value in left:
@@ -63,20 +65,24 @@ def _copy(network: nn.Module, modules: Sequence[nn.Module], convert: Callable[[T
     return copied
 
 
-def _copy_plain(module: nn.Module, memo: dict[int, Any]) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Copy the attributes of a module that are quick to copy; yield the others, with the attributes of the copy."""
+def _copy_plain(module: nn.Module, memo: dict[int, Any], left: list[tuple[dict[str, Any], str, Any]]) -> None:
+    """Copy the attributes of a module that are quick to copy; the others join what is left, with where they belong."""
     own, held = vars(memo[id(module)]), vars(module)
     own.update(held)
     for name, value in held.items():
         kind = type(value)
-        if kind in _ATOMIC or (kind is tuple and _ATOMIC.issuperset(map(type, value))):
+        if kind in _ATOMIC:
             continue
-        if name in _OF_EVERY_MODULE and not value:  # no two modules share these
+        if not value and name in _OF_EVERY_MODULE:  # no two modules share these
             own[name] = kind()
-        elif name in _HELD and kind in _DICTS:
-            own[name] = kind((key, None if item is None else memo[id(item)]) for key, item in value.items())
+        elif kind is tuple and _ATOMIC.issuperset(map(type, value)):
+            continue
+        elif kind in _DICTS and name in _HELD:
+            own[name] = copied = kind()
+            for key, tensor in value.items():
+                copied[key] = None if tensor is None else memo[id(tensor)]
         else:
-            yield own, name, value
+            left.append((own, name, value))
 
 
 def _convert(held: Mapping[str, Any], memo: dict[int, Any], convert: Callable[[Tensor], Tensor]) -> None:
