@@ -232,8 +232,8 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         )
         if self._run is not None and trainer.fit_loop.epoch_progress.current.processed > 0:
             take_up(run, state_of(self._run), seed=self.seed)
-        elif self._run is not None:
-            rank_zero_info("KnowledgeEvolution: a new run begins; mask and history of the earlier one are forgotten.")
+        elif self._run is not None:  # a checkpoint, if there is one, is read later
+            rank_zero_info("KnowledgeEvolution: mask and history of this callback's earlier run are forgotten.")
         self._run, self._first_draw, self._resumption = run, FirstDraw(run), Resumption(trainer, run)
         self._validations.forget()
         if settings.schedule is not None:

@@ -73,7 +73,7 @@ def _copy_plain(module: nn.Module, memo: dict[int, Any], left: list[tuple[dict[s
         kind = type(value)
         if kind in _ATOMIC:
             continue
-        if not value and name in _OF_EVERY_MODULE:  # no two modules share these
+        if name in _OF_EVERY_MODULE and not value:  # no two modules share these
             own[name] = kind()
         elif kind is tuple and _ATOMIC.issuperset(map(type, value)):
             continue

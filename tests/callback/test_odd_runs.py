@@ -112,6 +112,28 @@ def test_a_trainer_that_has_trained_without_generations_is_refused(tmp_path: Pat
     assert callback.history == []
 
 
+@pytest.mark.parametrize("resumed", [False, True], ids=["anew", "resumed"])
+def test_a_callback_that_trains_once_more(tmp_path: Path, caplog: pytest.LogCaptureFixture, resumed: bool) -> None:
+    """With another Trainer it forgets its first run and says so; a checkpoint may bring a history of its own."""
+    callback = KnowledgeEvolution(epochs_per_generation=1, seed=0)
+    make_trainer(tmp_path, max_epochs=3, callbacks=[callback]).fit(Classifier(), train_loader(), val_loader())
+    first, mask = callback.history, callback.mask
+    trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[callback])
+    checkpoint = None
+    if resumed:
+        checkpoint = tmp_path / "one.ckpt"
+        saver = ModelCheckpoint(tmp_path, filename="one", every_n_epochs=1, save_top_k=-1)
+        own = KnowledgeEvolution(epochs_per_generation=1, seed=0)
+        one = make_trainer(tmp_path, max_epochs=1, callbacks=[own, saver], enable_checkpointing=True)
+        one.fit(Classifier(), train_loader(), val_loader())
+    with caplog.at_level("INFO"):
+        trainer.fit(Classifier(), train_loader(), val_loader(), ckpt_path=checkpoint)
+    assert "mask and history of this callback's earlier run are forgotten" in caplog.text
+    assert [record["generation"] for record in callback.history] == [1, 2]
+    assert len(first) == 3
+    assert callback.mask == mask
+
+
 class LogsAtTheEnd(Classifier):
     """Logs once more what the checkpoint's metrics name, too."""
 
