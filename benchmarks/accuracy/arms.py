@@ -180,6 +180,18 @@ def catalogue(setting: Setting) -> dict[str, Arm]:
             ["generations=slim_first", *five()],
             **like,
         ),
+        *(
+            Arm(
+                name,
+                f"{what}; the slim network alone for 95 % of each generation, which is a third of the training",
+                ["generations=slim_first", *five("generations.phases.0.end=0.95", *more)],
+                rate_of=rate_of,
+            )
+            for name, what, more, rate_of in (
+                ("ke-slim-first-third", "KELS", (), "ke-5"),
+                ("llf-slim-first-third", "llf-in-kels", ("split=llf-in-kels",), "slim-scratch"),
+            )
+        ),
         Arm(
             "ke-small-images",
             "5 generations on images of 1/2, 1/2, 3/4, 3/4 and the whole size",

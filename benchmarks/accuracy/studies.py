@@ -93,7 +93,7 @@ PLANS = {
         [
             *(*CONTROLS, "ke-5", "ke-shrinking", "ke-one-cosine", "ke-plateau", "ke-slim-first-5"),
             *("ke-small-images", "slimmable-1", "slimmable-third", "ke-third", "long-third", "slim-scratch-third"),
-            *("llf-5", "llf-third", "slim-llf-5"),
+            *("ke-slim-first-third", "llf-slim-first-third", "llf-5", "llf-third", "slim-llf-5"),
         ],
     ),
     "better": Plan(
