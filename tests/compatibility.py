@@ -38,7 +38,7 @@ HEAD = """\
 # What works beside Knowledge Evolution, and what is refused
 
 Every row is shown by a test. This page is written by `python -m nox -s compatibility`, which runs those tests; what is
-refused is refused in `setup`, before the first batch, with the sentence that stands here.
+refused is refused before the first batch, in `setup` or where a checkpoint is read, with the sentence that stands here.
 """
 
 
