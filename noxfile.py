@@ -1,6 +1,7 @@
 """Everything that is run on this project: `python -m nox -s NAME`, or `python -m nox --list`.
 
-All sessions but `lint`, `docs`, `launchers` and `wheel` share one environment below `.nox`: one with torch takes gigabytes.
+All sessions but `lint`, `docs`, `launchers` and `wheel` share one environment below `.nox`: an environment with torch
+takes gigabytes.
 """
 
 import hashlib

@@ -32,7 +32,7 @@ STUDY = paired.Study(
     baseline="long",
     same_size="slim-sized",
     metrics={"test_acc": ("test accuracy", "%")},
-    intro="""Nobody has published Knowledge Evolution on graph networks; here it is with both controls.
+    intro="""We know of no publication of Knowledge Evolution on graph networks; here it is with both controls.
 
 Cora with its public split (140 nodes are trained on, 500 validate, 1,000 test); two layers, 64 hidden channels (GAT: 8
 heads of 8), dropout 0.5, AdamW with learning rate 0.01 and weight decay 0.05 for every arm (none was tuned), full-batch
