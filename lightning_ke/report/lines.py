@@ -152,8 +152,7 @@ def lines_of(runs: Sequence[Run]) -> list[Line]:
         The lines in the order of their first runs, baselines last.
     """
     lines: list[Line] = []
-    for run in runs:
-        settings = comparable(run)
+    for run, settings in zip(runs, comparable(runs), strict=True):
         line = next((line for line in lines if run.config and line.settings == settings), None)
         if line is None:
             lines.append(Line([run], settings))
@@ -170,25 +169,39 @@ def lines_of(runs: Sequence[Run]) -> list[Line]:
     return sorted(lines, key=lambda line: line.baseline)
 
 
-def comparable(run: Run) -> dict[str, Any]:
-    """The configuration of a run, flat, without its seed and without what says only where and how it is logged.
+def comparable(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The configurations of runs, flat, without their seeds and without what says only where and how they are logged.
+
+    A part of a run may have a seed of its own. It is left out where it is the run's seed, unless the same one stands in
+    a run of another seed: then it is a constant, and the run's seed is like it by chance.
 
     Args:
-        run: The run.
+        runs: The runs.
 
     Example:
         >>> from pathlib import Path
-        >>> comparable(Run(Path("a"), "a", config={"seed": 1, "split": {"rate": 0.5}, "logger": {"csv": {}}}))
-        {'split.rate': 0.5}
+        >>> configs = [{"seed": seed, "split": {"seed": seed}, "data": {"seed": 0}, "logger": {}} for seed in (0, 1)]
+        >>> comparable([Run(Path("a"), "a", config=config) for config in configs])
+        [{'data.seed': 0}, {'data.seed': 0}]
     """
-    flat = flatten(run.config)
-    return {
-        key: value
-        for key, value in flat.items()
-        if not key.startswith(_ASIDE)
-        # A part of the run may have a seed of its own; usually it is the run's.
-        and not (key == "seed" or (key.endswith(".seed") and value == run.seed))
-    }
+    flats = [
+        {key: value for key, value in flatten(run.config).items() if key != "seed" and not key.startswith(_ASIDE)}
+        for run in runs
+    ]
+    rests = [{key: value for key, value in flat.items() if not key.endswith(".seed")} for flat in flats]
+    values = {key: {repr(flat.get(key)) for flat in flats} for flat in flats for key in flat if key.endswith(".seed")}
+
+    def follows(index: int, key: str, value: Any) -> bool:
+        """Whether a part's seed is that of its run."""
+        if value != runs[index].seed or (len(values[key]) == 1 and len({repr(run.seed) for run in runs}) > 1):
+            return False
+        alike = (other for other, rest in enumerate(rests) if rest == rests[index])
+        return all(flats[other].get(key) != value or runs[other].seed == value for other in alike)
+
+    return [
+        {key: value for key, value in flat.items() if key not in values or not follows(index, key, value)}
+        for index, flat in enumerate(flats)
+    ]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -31,6 +31,20 @@ def test_lines_partition_the_runs_whatever_their_order(settings):
     assert backwards == {frozenset(run.name for run in line.runs) for line in lines}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_part_whose_seed_is_a_constant_does_not_part_the_runs(order):
+    """The data's seed is 0 by default: the run of seed 0 is like those of the other seeds."""
+    runs = [run_of(seed=seed, rate=rate, datamodule__seed=0) for rate in (0.5, 0.8) for seed in (0, 1, 2)]
+    lines = lines_of([*runs, run_of(seed=0, count=1, epochs=6, datamodule__seed=0)][::order])
+    assert {(line.label, len(line.runs)) for line in lines} == {("rate 0.5", 3), ("rate 0.8", 3), ("long baseline", 1)}
+
+
+def test_seeds_of_a_part_that_are_swept_are_lines_of_their_own():
+    settings = [(seed, data) for data in (0, 1) for seed in (0, 1)]
+    lines = lines_of([run_of(seed=seed, datamodule__seed=data) for seed, data in settings])
+    assert [(line.label, len(line.runs)) for line in lines] == [("datamodule.seed 0", 2), ("datamodule.seed 1", 2)]
+
+
 def test_a_seed_of_its_own_makes_another_line():
     lines = lines_of([run_of(seed=0), run_of(seed=1, datamodule__seed=7)])
     assert len(lines) == 2
