@@ -14,7 +14,7 @@ class Entry:
 
     Args:
         line: The line.
-        network: ``"dense"`` or ``"slim"``.
+        network: ``"dense"``, ``"slim"``, or ``"fit"`` for the fit hypothesis of a split without a slim network.
         generation: The generation after which it was scored.
         score: Its validation score after that generation, with the range over seeds.
         tested: Its test score, if it is one of the networks that validation chose; else None.
@@ -52,7 +52,7 @@ def metric_of_tests(lines: Sequence[Line], monitor: str) -> str:
 
 
 def summarise(lines: Sequence[Line], monitor: str, tested: str) -> list[Entry]:
-    """The paper's table: the dense network after the first and the last generation, and the slim one after the last.
+    """The paper's table: the dense network after the first and the last generation, and the slim one or fit hypothesis after the last.
 
     Args:
         lines: The lines; those without a finished run have no entries.
@@ -73,7 +73,8 @@ def _entries(line: Line, monitor: str, tested: str) -> Iterator[Entry]:
     kinds.append(("dense", "dense", last_generation))
     # Nothing has been redrawn in a baseline: its fit hypothesis is no network that anybody would use.
     if line.last("fit", monitor) is not None and not line.baseline:
-        kinds.append(("slim", "fit", last_generation))
+        slim = line.tested("slim", "operations") is not None
+        kinds.append(("slim" if slim else "fit", "fit", last_generation))
     for network, side, generation in kinds:
         final = generation == last_generation
         reached = line.last(side, monitor) if final else first

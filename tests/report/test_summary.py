@@ -45,6 +45,14 @@ def test_the_table_says_it_all(tmp_path):
     ]
 
 
+def test_a_fit_hypothesis_that_is_no_network_of_its_own_is_not_called_one(tmp_path):
+    lines = lines_of(read_runs(write_run(tmp_path / "run")))
+    del lines[0].runs[0].networks["slim"]
+    *_, fit = summarise(lines, "val_acc", "test_acc")
+    assert (fit.network, fit.operations, fit.tested) == ("fit", None, None)
+    assert fit.score.mean == pytest.approx(0.625)
+
+
 def test_without_test_scores_the_score_that_chose_is_compared(tmp_path):
     lines = lines_of(read_runs(write_run(tmp_path / "run")))
     del lines[0].runs[0].networks["dense"]["test_acc"]
