@@ -14,6 +14,8 @@ import lightning
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
 
 from lightning_ke.app.build import plain
 from lightning_ke.app.files import explained, replacing, write_text
@@ -188,16 +190,21 @@ def backbone(task: LightningModule) -> torch.nn.Module:
 
 
 def example_input(task: LightningModule, data: LightningDataModule) -> Any:
-    """What the network is run on to count its operations.
+    """What the network is run on to count its operations, in the precision that it was trained in.
 
     Args:
         task: Whose `example_input_array` is taken.
         data: Whose first validation batch is taken if there is none: of pairs, the first.
     """
-    if task.example_input_array is not None:
-        return task.example_input_array
-    batch = next(iter(data.val_dataloader()))
-    return batch[0] if isinstance(batch, (list, tuple)) else batch
+    example = task.example_input_array
+    if example is None:
+        batch = next(iter(data.val_dataloader()))
+        example = batch[0] if isinstance(batch, (list, tuple)) else batch
+
+    def converted(tensor: Tensor) -> Tensor:
+        return tensor.to(task.dtype) if tensor.is_floating_point() else tensor
+
+    return apply_to_collection(example, Tensor, converted)
 
 
 def load_best(task: LightningModule, checkpoint: ModelCheckpoint) -> None:
@@ -224,6 +231,7 @@ def test(config: DictConfig, task: LightningModule, data: LightningDataModule) -
         trainer = Trainer(
             accelerator=config.trainer.accelerator,
             devices=1,
+            precision=config.trainer.precision,
             limit_test_batches=config.trainer.limit_test_batches,
             logger=False,
             enable_checkpointing=False,

@@ -53,6 +53,8 @@ def test_splits_without_a_slim_network_run_to_the_end(tmp_path, split):
         "generations.fit_norm=reestimate",
         "monitor=val_loss mode=min",
         "generations.count=null generations.epochs=[1,2]",
+        "trainer.precision=64-true generations.fit_norm=reestimate",
+        "trainer.precision=bf16-true",
     ],
 )
 def test_other_ways_to_score_run_to_the_end(tmp_path, override):
