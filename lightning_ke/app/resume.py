@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ from lightning_ke.app.run_folder import RunFolder, is_first_process
 
 # How long a run is.
 _LENGTH = ("generations.count", "generations.epochs", "trainer.max_epochs")
+# What else makes a finished run go on: it may have ended with fewer generations than planned.
+_GOALS = "generations.stop_at"
+# Groups that are no part of what they have composed.
+_GROUPS = ("experiment", "debug")
 # Paths that the user gives.
 _DATA = ("datamodule.root", "datamodule.file", "datamodule.images.root")
 _PATHS = (*_DATA, "backbone.weights", "split.mask", "loss.teacher.checkpoint")
 # What may be different when a run goes on.
 _FREE = (
     *_LENGTH,
-    "generations.stop_at",
+    _GOALS,
     "threads",
     *_DATA,
     "datamodule.download",
@@ -56,15 +60,21 @@ def continue_run(folder: Path, overrides: Sequence[str]) -> None:
             f"Expected nothing but key=value beside resume=DIR, but got {flags[0]!r}. A sweep is continued by the "
             "command that began it."
         )
+    if groups := [override for override in overrides if override.lstrip("+~").partition("=")[0] in _GROUPS]:
+        raise ValueError(
+            f"Expected nothing but single values beside resume=DIR, but got {groups[0]!r}. The run goes on with its own "
+            "configuration; for another one begin a new run."
+        )
     config = absolute(_compose(record, overrides))
     saved = relocated(record.config, record)
     check_same(saved, config, record.path)
-    longer = any(_select(saved, key) != _select(config, key) for key in _LENGTH)
+    longer = any(_select(saved, key) != _select(config, key) for key in (*_LENGTH, _GOALS))
     if record.finished and not longer:
         count = _select(config, "generations.count")
         print(
             f"The run in {folder} is finished: see {folder / 'tables.md'}. For more generations: "
             f"ke-train resume={folder} generations.count={count + 1 if isinstance(count, int) else 'N'}"
+            f"{', or other goals by generations.stop_at' if _select(config, _GOALS) else ''}"
         )
         return
     _log_to(record.path / "ke-train.log")
@@ -125,7 +135,7 @@ def check_same(saved: DictConfig, asked: DictConfig, folder: Path) -> None:
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key) and not any(key == free or key.startswith(f"{free}.") for free in _FREE):
             raise ValueError(
-                f"Expected `{key}={old.get(key)}` as in {folder / 'config.yaml'}, but got `{key}={new.get(key)}`. "
+                f"Expected {_said(old, key)} as in {folder / 'config.yaml'}, but got {_said(new, key)}. "
                 "A run that goes on may be made longer (generations.count); for other changes begin a new run."
             )
     for key in ("generations.count", "trainer.max_epochs"):
@@ -154,6 +164,13 @@ def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}.{key!s}" if prefix else str(key))
     else:
         yield prefix, plain
+
+
+def _said(flat: Mapping[str, Any], key: str) -> str:
+    """What a flat configuration says of a key, which may be a group in it."""
+    if key in flat:
+        return f"`{key}={flat[key]}`"
+    return f"`{key}`" if any(other.startswith(f"{key}.") for other in flat) else f"no `{key}`"
 
 
 def _select(config: DictConfig, key: str) -> Any:

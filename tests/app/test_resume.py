@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from lightning_ke.app.resume import absolute, check_same
 from lightning_ke.app.run_folder import RunFolder
 from tests.app.commands import composed
-from tests.app.processes import DEATHS, TINY, differences, ke_train
+from tests.app.processes import DEATHS, TINY, differences, ke_train, results
 from tests.data.layouts import picture
 
 
@@ -67,6 +67,15 @@ def test_a_longer_run_is_the_one_that_was_long_from_the_start(whole, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_has_reached_its_goal_goes_on_to_another(whole, tmp_path):
+    code, printed = ke_train(tmp_path, *TINY, "generations.stop_at={val_loss:'>=0'}", "hydra.run.dir=out")
+    assert code == 0, printed
+    assert [record["generation"] for record in results(tmp_path / "out")["history"]] == [1]
+    code, printed = ke_train(tmp_path, "resume=out", "generations.stop_at={val_loss:'>=1000'}")
+    assert code == 0, printed
+    assert results(tmp_path / "out")["networks"] == results(whole)["networks"]
+
+
 def test_paths_do_not_depend_on_the_current_folder(tmp_path):
     config = absolute(composed("datamodule=folder", "datamodule.root=images", "backbone.weights='~/resnet.pth'"))
     assert config.datamodule.root == str(tmp_path / "images")
@@ -107,7 +116,9 @@ def test_it_goes_on_from_another_folder(tmp_path):
         (["resume=out"], 0, "The run in out is finished: see out/tables.md. For more generations: ke-train resume=out"),
         (["resume=nowhere"], 2, "Expected 'nowhere' to hold a run, but it has no config.yaml."),
         (["resume=out", "split.rate=0.3"], 2, "Expected `split.rate=0.5` as in "),
-        (["resume=out", "optimizer=adamw"], 2, "Expected `optimizer=None` as in "),
+        (["resume=out", "optimizer=adamw"], 2, "Expected `optimizer` as in "),
+        (["resume=out", "+split.seed=1"], 2, "Expected no `split.seed` as in "),
+        (["resume=out", "experiment=demo"], 2, "Expected nothing but single values beside resume=DIR, but got 'exp"),
         (["resume=out", "generations.count=1"], 2, "Expected `generations.count` to be at least 2, as in "),
         (["resume=out", "generations.cont=3"], 2, "There is no key 'generations.cont'. Did you mean"),
         (["resume=out", "-m"], 2, "Expected nothing but key=value beside resume=DIR, but got '-m'."),
