@@ -75,13 +75,18 @@ def slim_from_checkpoint(path: Path, out: Path, factory: Callable[[], nn.Module]
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the checkpoint holds no mask, if a factory is needed to build its network, or if it builds
+        ValueError: If the checkpoint holds no mask or no weights, if a factory is needed to build its network, or if it builds
             another one.
     """
     from lightning_ke.masks import Mask, load_mask
 
     mask = load_mask(path)
     content = torch.load(path, map_location="cpu", weights_only=True)
+    if "state_dict" not in content:  # `load_mask` also reads a mask that was saved alone
+        raise ValueError(
+            f"Expected {str(path)!r} to be a checkpoint, but it holds a mask alone. Give the checkpoint of the run, "
+            "which has the weights, too."
+        )
     config, state = content.get("hyper_parameters", {}).get("config"), content["state_dict"]
     if factory is None:
         module: nn.Module = _Held(builder(config, str(path))())

@@ -52,7 +52,13 @@ def trained_backbone(checkpoint: str | Path) -> nn.Module:
     network = builder(content["hyper_parameters"].get("config"), str(path))()
     part = "backbone."
     weights = {name[len(part) :]: value for name, value in content["state_dict"].items() if name.startswith(part)}
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:  # of torch, with one line for each tensor
+        raise ValueError(
+            f"Expected {str(path)!r} to hold the weights of the network that it describes, but it holds others "
+            f"({' '.join(str(error).split()[:30])} ...). Give a checkpoint that ke-train wrote, as it is."
+        ) from error
     return network.eval()
 
 
@@ -69,7 +75,7 @@ def builder(config: Any, source: str) -> Callable[[], nn.Module]:
         ValueError: If the file describes another network than those of the group `backbone`.
     """
     arguments = dict(config) if isinstance(config, Mapping) else {}
-    plain = all(isinstance(value, (str, int, float)) for value in arguments.values())
+    plain = all(value is None or isinstance(value, (str, int, float)) for value in arguments.values())
     target = arguments.pop("_target_", None)
     if not plain or target not in _BUILDERS or "weights" in arguments:
         raise ValueError(

@@ -65,7 +65,14 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        tensors: dict[str, Tensor] = import_extra("safetensors.torch", "app").load_file(path)
+        safetensors = import_extra("safetensors", "app")
+        try:
+            tensors: dict[str, Tensor] = import_extra("safetensors.torch", "app").load_file(path)
+        except safetensors.SafetensorError as error:
+            raise ValueError(
+                f"Expected {str(path)!r} to be a complete safetensors file, but it cannot be read ({error}). It is "
+                "truncated or of another kind; download or write it again."
+            ) from error
         return tensors
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)

@@ -227,6 +227,13 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         torchvision_backbone("resnet18", num_classes=7, weights=written(tmp_path / "empty.pth", {"epoch": 3}))
 
 
+def test_weights_that_are_cut_off_are_refused(tmp_path):
+    file = written(tmp_path / "it.safetensors", torchvision_backbone("squeezenet1_1", num_classes=7).state_dict())
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="to be a complete safetensors file, but it cannot be read"):
+        torchvision_backbone("squeezenet1_1", num_classes=7, weights=file)
+
+
 class Trap:
     def __reduce__(self):
         return os.mkdir, ("sprung",)

@@ -149,6 +149,7 @@ def test_ke_slim_with_a_factory_for_other_modules(finished, tmp_path, ke_slim, m
         (["plain.ckpt", "out.pt", "--factory", "json:make"], "'json' has no function 'make'"),
         (["plain.ckpt", "out.pt", "--factory", "torch.nn:Sigmoid"], "Draw the mask with a structured split."),
         (["foreign.ckpt", "out.pt"], "one is built. Name a function without arguments"),
+        (["mask.ckpt", "out.pt"], "it holds a mask alone. Give the checkpoint of the run"),
         (["cut.ckpt", "out.pt"], "It may be truncated; use an earlier checkpoint."),
     ],
 )
@@ -157,6 +158,7 @@ def test_ke_slim_refuses_in_one_line(tmp_path, ke_slim, arguments, sentence):
     held = {"KnowledgeEvolution": {"mask": mask}} if "--factory" in arguments else {}
     torch.save({"state_dict": {}, "callbacks": held}, tmp_path / "plain.ckpt")
     torch.save({"state_dict": {}, "callbacks": {"KnowledgeEvolution": {"mask": mask}}}, tmp_path / "foreign.ckpt")
+    torch.save(mask, tmp_path / "mask.ckpt")
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "plain.ckpt").read_bytes()[:-100])
     code, printed = ke_slim(*arguments)
     assert code == 2
