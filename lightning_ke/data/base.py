@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
@@ -279,8 +280,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _loader(self, part: str, *, shuffle: bool = False) -> Loader:
         images = self._sets[part]
-        # Batch statistics of a single image do not exist, so a last batch of one is left out.
-        drop_last = shuffle and len(images) % self.batch_size == 1
+        drop_last = shuffle and ends_in_one(len(images), self.batch_size, self.trainer)
         order: dict[str, Any] = {"batch_size": self.batch_size, "shuffle": shuffle, "drop_last": drop_last}
         if shuffle and self._needs_pairs:
             pairs = PairBatchSampler(RandomSampler(images), self.batch_size, drop_last, images.labels)
@@ -298,3 +298,18 @@ class ImageDataModule(LightningDataModule, ABC):
         """Whether the module in training has a loss that asks for a second image of each image's class."""
         module = getattr(self.trainer, "lightning_module", None)
         return bool(getattr(getattr(module, "loss", None), "needs_pairs", False))
+
+
+def ends_in_one(count: int, batch_size: int, trainer: Trainer | None) -> bool:
+    """Whether the last batch of an epoch holds a single example, for which batch statistics do not exist.
+
+    Args:
+        count: How many examples there are.
+        batch_size: Examples per batch and device.
+        trainer: Among whose devices they are shared out; None for one device.
+
+    Example:
+        >>> ends_in_one(65, 32, None)
+        True
+    """
+    return math.ceil(count / (1 if trainer is None else trainer.world_size)) % batch_size == 1

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_ke.data.base import ImageDataModule
+from lightning_ke.data.base import ImageDataModule, ends_in_one
 from lightning_ke.data.images import ImageSet, as_is
 from lightning_ke.keyed_rng import keyed_generator
 
@@ -100,7 +100,7 @@ class HeadingDataModule(LightningDataModule):
             shuffle=train,
             num_workers=source.num_workers,
             collate_fn=as_is,
-            drop_last=train and len(turned) % source.batch_size == 1,
+            drop_last=train and ends_in_one(len(turned), source.batch_size, self.trainer),
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from lightning_ke.arguments import check_choice
-from lightning_ke.data.base import ImageDataModule, Loader
+from lightning_ke.data.base import ImageDataModule, Loader, ends_in_one
 from lightning_ke.data.decode import DataNotFoundError
 from lightning_ke.data.images import as_is
 from lightning_ke.extras import import_extra
@@ -127,5 +127,5 @@ class MedMNISTDataModule(ImageDataModule):
             sampler=WeightedRandomSampler(share[images.labels].tolist(), len(images)),
             num_workers=self.num_workers,
             collate_fn=as_is,
-            drop_last=len(images) % self.batch_size == 1,
+            drop_last=ends_in_one(len(images), self.batch_size, self.trainer),
         )

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 
 from lightning_ke.data import (
@@ -159,6 +160,15 @@ def test_a_last_batch_of_one_is_left_out_in_training_only():
     data.setup("fit")
     assert len(data.train_dataloader()) == 27
     assert sum(len(labels) for _, labels in data.val_dataloader()) == 500
+
+
+@pytest.mark.parametrize(("batch_size", "left_out"), [(37, False), (499, True)])
+def test_the_last_batch_is_that_of_a_device(batch_size, left_out):
+    """Of 1,000 images two devices have 500 each; 37 leave one of 1,000, but not of 500, and 499 the other way round."""
+    data = EmbeddedDataModule(batch_size=batch_size)
+    data.setup("fit")
+    data.trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False)
+    assert data.train_dataloader().drop_last == left_out
 
 
 def test_embedded_images_are_normalised():
