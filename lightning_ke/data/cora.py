@@ -24,8 +24,8 @@ class CoraDataModule(LightningDataModule):
     A batch is the whole graph, an epoch one batch. Features are scaled to sum to 1 for each node.
 
     Args:
-        root: The folder that holds ``ind.cora.x`` and its siblings, or ``Cora/raw`` with them in it, as torch-geometric
-            lays it out. They are pickles: take them from a source that you trust.
+        root: The folder that holds ``ind.cora.x`` and its siblings, or ``Cora/raw`` (``CiteSeer/raw``, ``PubMed/raw``)
+            with them in it, as torch-geometric lays it out. They are pickles: take them from a source that you trust.
         name: Another graph of the same format: "cora", "citeseer" or "pubmed".
 
     Raises:
@@ -54,7 +54,9 @@ class CoraDataModule(LightningDataModule):
         return self._graph
 
     def _folder(self) -> Path:
-        for folder in (self.root, self.root / self.graph_name.capitalize() / "raw"):
+        # torch-geometric names the folder as its user has written the graph.
+        below = sorted(path / "raw" for path in self.root.glob("*") if path.name.lower() == self.graph_name)
+        for folder in (self.root, *below):
             if all((folder / f"ind.{self.graph_name}.{file}").exists() for file in _FILES):
                 return folder
         raise DataNotFoundError(

@@ -151,6 +151,8 @@ class _Windows(Dataset[Windows]):
     def __getitem__(self, index: int) -> Windows:
         start = index * self._length
         if self._anywhere:
-            start = int(torch.randint(len(self._characters) - self._length, ()))
+            # The ranks of a training may share torch's state: their windows are different ones all the same.
+            room = len(self._characters) - self._length
+            start = (start + int(torch.randint(room, ()))) % room
         window = self._characters[start : start + self._length + 1]
         return window[:-1], window[1:]

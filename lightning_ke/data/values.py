@@ -29,8 +29,8 @@ class ImageValueDataModule(ImageDataModule):
 
     Raises:
         DataNotFoundError: From `setup`, if a table or an image is not there.
-        ValueError: If an argument is out of range, or (from `setup`) a table has no such column, no line, or a line
-            without a finite number in each column.
+        ValueError: If an argument is out of range, or (from `setup`) a table is no UTF-8, has no such column, no line,
+            or a line without a finite number in each column.
     """
 
     def __init__(
@@ -110,6 +110,10 @@ class ImageValueDataModule(ImageDataModule):
             raise DataNotFoundError(
                 f"Expected a table in {self._path(part)}, but there is none. Write one line for each image: its path, "
                 "then its values; the first line names the columns."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"Expected {self._path(part)} to be a UTF-8 text, but it is not: {error}. Save it as UTF-8."
             ) from error
         rows = [(line, row) for line, row in enumerate(csv.reader(text.splitlines()), start=1) if any(row)]
         if not rows:

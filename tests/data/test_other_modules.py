@@ -103,6 +103,16 @@ def test_cora_is_read_from_planetoid_s_files(tmp_path: Path) -> None:
         CoraDataModule(tmp_path / "empty").setup("fit")
 
 
+def test_a_graph_lies_where_torch_geometric_has_put_it(tmp_path: Path) -> None:
+    """In a folder that is called as its user has called the graph, which torch-geometric's documents call CiteSeer."""
+    pytest.importorskip("torch_geometric")
+    raw = tmp_path / "CiteSeer" / "raw"
+    lay_out_planetoid(raw, np.ones((720, 9), np.float32), np.arange(720) % 3, [(0, 1)], 30, list(range(700, 720)))
+    for file in list(raw.iterdir()):
+        file.rename(raw / file.name.replace("cora", "citeseer"))
+    assert CoraDataModule(tmp_path, "citeseer").num_classes == 3
+
+
 @needs_data
 def test_the_real_cora_has_its_published_split(tmp_path: Path) -> None:
     pytest.importorskip("torch_geometric")
@@ -318,6 +328,18 @@ def test_values_are_found_by_their_names(tmp_path: Path) -> None:
         data.setup("test")
 
 
+def test_ranks_that_share_a_random_state_draw_other_windows(tmp_path: Path) -> None:
+    """Each has its own positions, but all are seeded alike."""
+    (tmp_path / "text.txt").write_text("abcdefghij" * 40, encoding="utf-8")
+    windows = TextDataModule(tmp_path / "text.txt", length=7).train_dataloader().dataset
+    starts: list[list[int]] = []
+    for rank in (0, 1):
+        torch.manual_seed(0)
+        starts.append([int(windows[index][0][0]) for index in range(rank, 40, 2)])
+    assert all(one != other for one, other in zip(*starts, strict=True))
+    assert len(set(starts[0])) > 5  # anywhere, as without ranks
+
+
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
@@ -338,6 +360,12 @@ def test_tables_that_say_too_little_are_refused(tmp_path: Path, table: str, sent
     (tmp_path / "val.csv").write_text(table, encoding="utf-8")
     with pytest.raises((ValueError, DataNotFoundError), match=re.escape(sentence)):
         ImageValueDataModule(tmp_path, image_size=8).setup("fit")
+
+
+def test_a_table_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes("file,größe\n0.png,1".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"train\.csv' to be a UTF-8 text, but it is not: .*Save it as UTF-8"):
+        ImageValueDataModule(tmp_path).setup("fit")
 
 
 def test_tables_whose_values_cannot_be_told_are_refused(tmp_path: Path) -> None:
