@@ -29,6 +29,8 @@ class Loss(nn.Module, ABC):
     needs_pairs: ClassVar[bool] = False
     #: Name of the phase that it is made for, without which it would be its criterion alone; empty for none.
     needs_phase: ClassVar[str] = ""
+    #: True if it takes outputs for logits of classes of which one is right, whatever its criterion does.
+    compares_classes: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, network: Callable[..., Tensor], inputs: Inputs, targets: Tensor) -> Tensor:
@@ -139,9 +141,17 @@ def softened_divergence(scores: Tensor, teacher: Tensor, temperature: float) -> 
     Returns:
         The mean over the batch, and over all places of an example that has several.
 
+    Raises:
+        ValueError: If the two have other shapes.
+
     Source:
         "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531), section 2.
     """
+    if scores.shape != teacher.shape:
+        raise ValueError(
+            f"Expected the teacher to have the outputs of the network, of shape {tuple(scores.shape)}, but it gives "
+            f"{tuple(teacher.shape)}. Give one that was trained on the same classes."
+        )
     predicted = F.log_softmax(scores / temperature, dim=1)
     target = F.log_softmax(teacher.detach() / temperature, dim=1)
     return F.kl_div(predicted, target, reduction="none", log_target=True).sum(1).mean() * temperature**2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class BornAgain(Loss):
         >>> round(loss(network, images, labels).item(), 6)  # it agrees with its teacher
         0.0
     """
+
+    compares_classes: ClassVar[bool] = True
 
     def __init__(
         self,

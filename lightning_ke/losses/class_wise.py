@@ -38,6 +38,7 @@ class ClassWiseDistillation(Loss):
     """
 
     needs_pairs: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
 
     def __init__(self, temperature: float = 4.0, weight: float = 3.0, criterion: nn.Module | None = None) -> None:
         super().__init__()

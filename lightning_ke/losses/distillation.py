@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -35,6 +36,8 @@ class Distillation(Loss):
         >>> round(loss(network, torch.randn(4, 5), torch.tensor([0, 1, 0, 1])).item(), 6)  # it agrees with its teacher
         0.0
     """
+
+    compares_classes: ClassVar[bool] = True
 
     def __init__(
         self,

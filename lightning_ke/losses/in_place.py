@@ -36,6 +36,7 @@ class InPlaceDistillation(Loss):
     """
 
     needs_phase: ClassVar[str] = "slimmable"
+    compares_classes: ClassVar[bool] = True
 
     def __init__(self, weight: float = 1.0, temperature: float = 1.0, criterion: nn.Module | None = None) -> None:
         super().__init__()

@@ -85,7 +85,7 @@ def refuse_class_loss(loss: nn.Module | None, targets: str, instead: str) -> Non
         instead: What to give.
 
     Raises:
-        ValueError: If it is a cross-entropy of classes.
+        ValueError: If it, or its criterion, is one of classes.
 
     Example:
         >>> refuse_class_loss(nn.CrossEntropyLoss(), "values", "nn.MSELoss()")
@@ -99,4 +99,9 @@ example. Give nn.MSELoss().
         raise ValueError(
             f"Expected argument `loss` to compare {targets}, but {type(criterion).__name__} compares one class for "
             f"each example. Give {instead}."
+        )
+    if getattr(loss, "compares_classes", False):  # of a single value, say, the softmax is 1 and the divergence 0
+        raise ValueError(
+            f"Expected argument `loss` to compare {targets}, but {type(loss).__name__} compares probabilities of "
+            f"classes. Give {instead}."
         )

@@ -288,6 +288,13 @@ def test_a_given_teacher_is_no_part_of_the_module_and_stays_as_it_was(tmp_path: 
     assert all(torch.equal(value, before[name]) for name, value in taught.state_dict().items())
 
 
+def test_a_teacher_of_other_classes_is_refused() -> None:
+    """One of a single output would be spread over all of them."""
+    for outputs in (1, 7):
+        with pytest.raises(ValueError, match=rf"of shape \(4, 5\), but it gives \(4, {outputs}\)"):
+            Distillation(nn.Linear(6, outputs))(nn.Linear(6, 5), torch.randn(4, 6), torch.arange(4))
+
+
 def test_the_average_follows_the_network_and_becomes_the_teacher() -> None:
     loss, net = BornAgain(teacher="ema", decay=0.75), nn.Linear(1, 1, bias=False)
     for value in (0.0, 1.0, 1.0):

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lightning_ke import KnowledgeEvolution
 from lightning_ke.app.vision_transformer import small_vit
-from lightning_ke.losses import BornAgain
+from lightning_ke.losses import BornAgain, Distillation, InPlaceDistillation
 from lightning_ke.tasks import (
     Classification,
     Heading,
@@ -265,6 +265,22 @@ def test_values_are_not_learnt_by_a_loss_of_classes(task: Any, loss: nn.Module) 
     """It would run: of one output the softmax is 1 and the loss 0, and nothing would be learnt."""
     with pytest.raises(ValueError, match=r"CrossEntropyLoss compares one class .*loss=mse, loss=l1"):
         task(loss)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda criterion: BornAgain(0.5, criterion=criterion),
+        lambda criterion: Distillation(mlp(1), criterion=criterion),
+        lambda criterion: InPlaceDistillation(criterion=criterion),
+    ],
+)
+def test_values_are_not_learnt_from_what_a_teacher_says_of_classes(build: Any) -> None:
+    """Whatever two networks foretell, the softmax of a single value is 1, and their divergence 0."""
+    with pytest.raises(
+        ValueError, match=r"to compare values, but \w+ compares probabilities of classes\. Give nn\.MSE"
+    ):
+        Regression(mlp(1), loss=build(nn.MSELoss()))
 
 
 def test_several_labels_are_not_learnt_as_one() -> None:
