@@ -99,7 +99,7 @@ class Task(LightningModule, ABC):
         """
 
     def setup(self, stage: str) -> None:
-        """Refuse a loss whose phase no generation has.
+        """Refuse a loss whose phase no generation has, and begin a new run with one that remembers nothing.
 
         Args:
             stage: ``"fit"``, or another one, in which there are no generations.
@@ -115,6 +115,8 @@ class Task(LightningModule, ABC):
                 f"Expected generations with phase {phase!r} for {type(self.loss).__name__}, but they have none: it "
                 f"would be its criterion alone. Add the phase (generations={phase}), or choose another loss."
             )
+        if stage == "fit" and self.trainer.fit_loop.epoch_progress.current.completed == 0:  # else the run goes on
+            self.loss.recall({}, self.backbone)  # before a checkpoint, if there is one, is read
 
     # What a loss may want to see ------------------------------------------------------------------------------------
 
@@ -123,10 +125,8 @@ class Task(LightningModule, ABC):
         self._shown = self.trainer.global_step
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Show the loss the network after a step; gradients may be accumulated over several batches."""
-        if self.trainer.global_step != self._shown:
-            self._shown = self.trainer.global_step
-            self.loss.after_step(self.backbone)
+        """Show the loss the network after a step."""
+        self._show()
 
     def on_generation_end(self, generation: int) -> None:
         """Show the loss what a generation has trained, before a part of it is redrawn.
@@ -138,12 +138,20 @@ class Task(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the loss remembers."""
+        if self.trainer.training:  # a callback that saves after a step comes before `on_train_batch_end`
+            self._show()
         if remembered := self.loss.remembered():
             checkpoint[_REMEMBERED] = remembered
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the loss back what it remembered."""
         self.loss.recall(checkpoint.get(_REMEMBERED, {}), self.backbone)
+
+    def _show(self) -> None:
+        """Show the loss the network, once after a step; gradients may be accumulated over several batches."""
+        if self.trainer.global_step != self._shown:
+            self._shown = self.trainer.global_step
+            self.loss.after_step(self.backbone)
 
     # Optimizer and schedule -----------------------------------------------------------------------------------------
 

@@ -295,6 +295,34 @@ def test_a_teacher_of_other_classes_is_refused() -> None:
             Distillation(nn.Linear(6, outputs))(nn.Linear(6, 5), torch.randn(4, 6), torch.arange(4))
 
 
+def test_a_new_run_has_no_teacher_and_one_that_goes_on_keeps_its_own(tmp_path: Path) -> None:
+    class Taught(Callback):
+        def __init__(self) -> None:
+            self.seen: list[bool] = []
+
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            self.seen.append("teacher" in pl_module.loss.remembered())
+            trainer.should_stop = trainer.current_epoch == 2  # in the middle of the second generation
+
+    module = task(BornAgain())
+    for _ in range(2):
+        taught, evolution = Taught(), KnowledgeEvolution("wels", epochs_per_generation=2, seed=0)
+        fitting = trainer(tmp_path, [evolution, taught], max_epochs=4, enable_checkpointing=False)
+        fitting.fit(module, *loaders())
+        assert taught.seen == [False, False, True]
+    fitting.fit(module, *loaders())
+    assert taught.seen == [False, False, True, True]
+
+
+def test_a_checkpoint_of_a_step_holds_the_average_that_has_seen_it(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=2)
+    module = task(BornAgain(teacher="ema", decay=0.0))  # the average is the network
+    trainer(tmp_path, [saver], max_epochs=1).fit(module, *loaders())
+    content = torch.load(tmp_path / "step=4.ckpt", weights_only=True)
+    average = content["lightning_ke_loss"]["average"]
+    assert all(torch.equal(value, content["state_dict"][f"backbone.{name}"]) for name, value in average.items())
+
+
 def test_the_average_follows_the_network_and_becomes_the_teacher() -> None:
     loss, net = BornAgain(teacher="ema", decay=0.75), nn.Linear(1, 1, bias=False)
     for value in (0.0, 1.0, 1.0):
