@@ -296,15 +296,22 @@ def checkpoints(config: DictConfig, split: Split, task: LightningModule, folder:
     Args:
         config: The composed configuration.
         split: Says whether there is a slim network.
-        task: Says by `monitors` what it logs on validation, if it is one of ours.
+        task: Says by `monitors` what it logs on validation, and by `directions` what of it is better, if it is one of
+            ours.
         folder: Where they are written.
 
     Raises:
-        ValueError: If the task logs no such metric.
+        ValueError: If the task logs no such metric, or the worst weights would be chosen.
     """
     for name, known in (("monitor", getattr(task, "monitors", ())), ("mode", ("max", "min"))):
         if known and config[name] not in known:
             raise ValueError(f"Expected `{name}` to be one of {', '.join(known)}, but got {config[name]!r}.")
+    better = getattr(task, "directions", {}).get(config.monitor, config.mode)
+    if config.mode != better:
+        raise ValueError(
+            f"Expected `mode` to be {better!r} for {config.monitor}, but got {config.mode!r}: the worst weights would "
+            f"be chosen. Add mode={better}."
+        )
     monitors = {"dense": config.monitor}
     if split.structured and config.generations.score_fit == "epoch":
         monitors["fit"] = f"ke/fit/{config.monitor}"

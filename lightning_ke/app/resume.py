@@ -62,8 +62,8 @@ def continue_run(folder: Path, overrides: Sequence[str]) -> None:
         )
     if groups := [override for override in overrides if override.lstrip("+~").partition("=")[0] in _GROUPS]:
         raise ValueError(
-            f"Expected nothing but single values beside resume=DIR, but got {groups[0]!r}. The run goes on with its own "
-            "configuration; for another one begin a new run."
+            f"Expected nothing but single values beside resume=DIR, but got {groups[0]!r}. The run goes on with its "
+            "own configuration; for another one begin a new run."
         )
     config = absolute(_compose(record, overrides))
     saved = relocated(record.config, record)

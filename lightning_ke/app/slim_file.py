@@ -75,8 +75,8 @@ def slim_from_checkpoint(path: Path, out: Path, factory: Callable[[], nn.Module]
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the checkpoint holds no mask or no weights, if a factory is needed to build its network, or if it builds
-            another one.
+        ValueError: If the checkpoint holds no mask or no weights, if a factory is needed to build its network, or if it
+            builds another one.
     """
     from lightning_ke.masks import Mask, load_mask
 

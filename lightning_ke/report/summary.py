@@ -52,7 +52,7 @@ def metric_of_tests(lines: Sequence[Line], monitor: str) -> str:
 
 
 def summarise(lines: Sequence[Line], monitor: str, tested: str) -> list[Entry]:
-    """The paper's table: the dense network after the first and the last generation, and the slim one or fit hypothesis after the last.
+    """The paper's table: the dense network after the first and the last generation, the slim or fit one after the last.
 
     Args:
         lines: The lines; those without a finished run have no entries.

@@ -89,6 +89,11 @@ class Task(LightningModule, ABC):
     def monitors(self) -> tuple[str, ...]:
         """What is logged in every validation, the one that usually chooses the weights first."""
 
+    @property
+    def directions(self) -> dict[str, str]:
+        """Of those `monitors` of which it is known: whether more ("max") or less ("min") of it is better."""
+        return {}
+
     @abstractmethod
     def evaluate(self, part: str, batch: Any) -> None:
         """Score a batch and log what it says, each name with the part before it.

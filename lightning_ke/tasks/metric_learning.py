@@ -78,6 +78,11 @@ class MetricLearning(Task):
         nmi = ("nmi",) if self.nmi == "always" else ()
         return tuple(f"val_{name}" for name in ("recall@1", "recall@2", "recall@4", "recall@8", "map@r", *nmi))
 
+    @property
+    def directions(self) -> dict[str, str]:
+        """More is better of all of them."""
+        return dict.fromkeys(self.monitors, "max")
+
     def evaluate(self, part: str, batch: Any) -> None:
         """Gather the embeddings of a batch."""
         images, labels = batch

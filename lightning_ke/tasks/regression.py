@@ -132,6 +132,11 @@ class Heading(ScoredTask):
         """Sine and cosine."""
         return 2
 
+    @property
+    def directions(self) -> dict[str, str]:
+        """Whether more ("max") or less ("min") of a metric is better."""
+        return {**super().directions, "val_mae": "min", "val_cos": "max"}
+
     def predict_angle(self, inputs: Tensor) -> Tensor:
         """Predict the angle.
 

@@ -46,6 +46,13 @@ class ScoredTask(Task):
         """What is logged in every validation: the metrics, then the loss."""
         return (*(f"val_{name}" for name in self._names), "val_loss")
 
+    @property
+    def directions(self) -> dict[str, str]:
+        """Whether more ("max") or less ("min") of a metric is better, as far as torchmetrics says it."""
+        higher = {f"val_{name}": getattr(self.metrics[f"val_{name}"], "higher_is_better", None) for name in self._names}
+        known = {name: "max" if better else "min" for name, better in higher.items() if better is not None}
+        return {**known, "val_loss": "min"}
+
     @abstractmethod
     def compare(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Run the network on a batch.

@@ -53,6 +53,11 @@ class NextCharacter(ScoredTask):
         config = dict(config) if config is not None else None
         self.save_hyperparameters("num_classes", "interval", "config")
 
+    @property
+    def directions(self) -> dict[str, str]:
+        """Whether more ("max") or less ("min") of a metric is better."""
+        return {**super().directions, "val_perplexity": "min"}
+
     def compare(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, the next characters and the cross-entropy; every character counts the same."""
         characters, wanted = batch

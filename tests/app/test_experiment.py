@@ -148,8 +148,9 @@ def test_a_network_that_cannot_be_cut_is_reported_all_the_same(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_the_slim_network_has_the_channels_under_which_it_was_chosen(tmp_path, capsys, mode):
+def test_the_slim_network_has_the_channels_under_which_it_was_chosen(tmp_path, monkeypatch, capsys, mode):
     """With a schedule of rates the last generation keeps others; in one of the two modes the first one is chosen."""
+    monkeypatch.setattr(Classification, "directions", {})
     rates = "generations.schedule={rate:[0.8,0.3]}"
     run(composed("experiment=smoke", *SHORT, rates, "monitor=val_loss", f"mode={mode}"), tmp_path / "out")
     results = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -81,6 +81,8 @@ REFUSALS = {
     "optimizer.lr=fast": "Expected `optimizer.lr` to be a number or Tensor, but got 'fast'.",
     "task._target_=nowhere.Module": "Expected `_target_` to name something that can be imported, but got 'nowhere.Mod",
     "mode=maxi": "Expected `mode` to be one of max, min, but got 'maxi'.",
+    "monitor=val_loss": "Expected `mode` to be 'min' for val_loss, but got 'max': the worst weights would be chosen.",
+    "mode=min": "Expected `mode` to be 'max' for val_acc, but got 'min': the worst weights would be",
     "loss.label_smoothing=2": "Expected argument `label_smoothing` to be in [0, 1), but got 2.",
 }
 

@@ -283,6 +283,16 @@ def test_values_are_not_learnt_from_what_a_teacher_says_of_classes(build: Any) -
         Regression(mlp(1), loss=build(nn.MSELoss()))
 
 
+def test_the_better_direction_of_every_score_is_known() -> None:
+    tasks = [Regression(mlp(1)), Heading(mlp(2)), MultiLabel(mlp(3), 3), NextCharacter(CharacterGRU(9, 8), 9)]
+    tasks += [Classification(mlp(6), 6, auc=True, calibration=True), MetricLearning(mlp(8), 4, 8, "triplet")]
+    for task in tasks:
+        less = {"val_loss", "val_mae", "val_perplexity"}
+        assert {name: task.directions[name] == "min" for name in task.monitors} == {
+            name: name in less for name in task.monitors
+        }
+
+
 def test_several_labels_are_not_learnt_as_one() -> None:
     with pytest.raises(ValueError, match="loss=binary_cross_entropy"):
         MultiLabel(mlp(3), 3, nn.CrossEntropyLoss())
