@@ -206,7 +206,7 @@ def searched(entries: NDArray[np.int32]) -> Layer:
             first = entries[first_only]
             # The last position is asked first, because it nearly always answers.
             if first.item(0) == entries.take(-1, dim).item(0) and bool((entries == first).all()):
-                entries = first
+                entries = first.copy()  # not a view, which would hold all that it is a part of
     return _layer(entries)
 
 

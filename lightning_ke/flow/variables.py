@@ -171,9 +171,11 @@ class Variables:
         # Only older variables define a run, so in this order everything is found in one pass.
         for run, channels, _ in sorted((join for join in self._joins if join[2]), key=_begin):
             roots[run[0] : run[-1] + 1] = read(roots, channels)
-        pairs = [(read(roots, one), read(roots, other)) for one, other, defined in self._joins if not defined]
-        if not pairs:
+        # Each once: an LSTM joins the same channels at all of its steps.
+        joins = {(_content(one), _content(other)): (one, other) for one, other, defined in self._joins if not defined}
+        if not joins:
             return roots
+        pairs = [(read(roots, one), read(roots, other)) for one, other in joins.values()]
         left = np.concatenate([one for one, _ in pairs])
         right = np.concatenate([np.broadcast_to(other, one.shape) for one, other in pairs])
         del pairs
@@ -183,6 +185,10 @@ class Variables:
 
 def _begin(join: _Join) -> int:
     return int(join[0][0])
+
+
+def _content(channels: Channels) -> range | bytes:
+    return channels if isinstance(channels, range) else channels.tobytes()
 
 
 def _paired(left: Channels, right: Channels) -> tuple[Channels, Channels]:

@@ -51,9 +51,27 @@ def _view(op: Operation) -> None:
     _move(op, search=False)
 
 
-@register_rule(aten.expand, aten.repeat)
+@register_rule(aten.expand)
 def _expand(op: Operation) -> None:
-    _move(op, search=op.operator.overloadpacket is aten.repeat)
+    _move(op, search=False)
+    _loosen(op)
+
+
+@register_rule(aten.repeat)
+def _repeat(op: Operation) -> None:
+    tensor, numbers = op.args[:2]
+    labels = op.labels(tensor)
+    layers = []
+    for layer in labels.layers:
+        shape = (1,) * (len(numbers) - len(layer.shape)) + layer.shape
+        times = [number if size > 1 else 1 for number, size in zip(numbers, shape, strict=True)]
+        layers.append(searched(np.tile(layer.array.reshape(shape), times)))
+    _label(op, op.outputs[0], layers, labels.heads)
+    _loosen(op)
+
+
+def _loosen(op: Operation) -> None:
+    """Note along which dimensions a single entry was repeated."""
     loose = loosened(op.args[0], op.outputs[0])
     op.tracer.label(op.outputs[0], replaced(op.labels(op.outputs[0]), loose=loose))
 
@@ -205,14 +223,14 @@ def _cat(op: Operation) -> None:
     # torch lets empty one-dimensional tensors take part.
     tensors = [tensor for tensor in op.args[0] if tensor.dim() == ndim]
     dim = op.argument(1, "dim", 0) % ndim
+    sizes = [tensor.shape[dim] for tensor in tensors]
     layers = []
     for parts in _aligned(op, tensors, dim):
-        others = [max(part.shape[at] for part in parts) for at in range(ndim)]
-        full = []
-        for tensor, part in zip(tensors, parts, strict=True):
-            others[dim] = tensor.shape[dim]
-            full.append(part.expand(tuple(others)).array)
-        layer = searched(np.concatenate(full, dim))
+        # Where none has channels along that dimension, one position of each says in what they differ.
+        alike = all(part.shape[dim] == 1 for part in parts)
+        layer = _one_after_another(parts, [min(size, 1) for size in sizes] if alike else sizes, dim)
+        if alike and layer.dims == (dim,):
+            layer = _one_after_another(parts, sizes, dim)
         if len(layer.dims) > 1 and dim in layer.dims:
             # Things of equal width one after another (a class token before its patches): the same positions of each.
             width = next(at for at in reversed(layer.dims) if at != dim)
@@ -221,6 +239,14 @@ def _cat(op: Operation) -> None:
             _carry_one_factor(op, [part for part in parts if part.shape[width] > 1], width)
         layers.append(layer)
     op.label(op.outputs[0], _without_single(op, layers), like=tensors)
+
+
+def _one_after_another(parts: Sequence[Layer], sizes: Sequence[int], dim: int) -> Layer:
+    """The layer of what is put side by side, each part with a number of positions."""
+    widest = [max(part.shape[at] for part in parts) for at in range(len(parts[0].shape))]
+    shapes = [(*widest[:dim], size, *widest[dim + 1 :]) for size in sizes]
+    full = [part.expand(shape).array for part, shape in zip(parts, shapes, strict=True)]
+    return searched(np.concatenate(full, dim))
 
 
 def _carry_one_factor(op: Operation, parts: Sequence[Layer], dim: int) -> None:
