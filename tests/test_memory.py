@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lightning_ke as ke
 from tests.memory import PeakMemory
@@ -44,3 +46,41 @@ def test_a_mask_of_weights_is_drawn_in_less_than_its_weights_take() -> None:
         mask = ke.draw_mask(layer, "wels", 0.5)
     assert memory.peak <= 0.5 * layer.weight.nbytes
     assert mask.nbytes <= layer.weight.nbytes / 32 + 1
+
+
+class Tokens(nn.Module):
+    """Positions that are tiled over an image, and a token before its 4,096 places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Conv2d(3, 64, 1), nn.Linear(64, 10)
+        self.position, self.token = nn.Parameter(torch.zeros(1, 64, 8, 8)), nn.Parameter(torch.zeros(1, 1, 64))
+
+    def forward(self, image: Tensor) -> Tensor:
+        places = (self.embed(image) + self.position.repeat(1, 1, 8, 8)).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token, places], 1)
+        tokens = torch.cat([tokens[:, :1], 2 * tokens[:, 1:]], 1)
+        return self.head(torch.cat([tokens[:, :0], tokens], 1).mean(1))
+
+
+class Recurrent(nn.Module):
+    """An LSTM of 256 steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(16, 32, batch_first=True), nn.Linear(32, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.lstm(image.reshape(1, -1, 16)[:, :256])[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [Tokens, Recurrent])
+def test_channels_are_followed_without_arrays_as_large_as_activations(kind: type[nn.Module]) -> None:
+    """Every array that holds a variable for each position of an activation is a MiB here."""
+    network, image = kind(), torch.zeros(1, 3, 64, 64)
+    ke.draw_mask(network, "kels", 0.5, image)  # what torch and Python make in their first run is not meant
+    tracemalloc.start()
+    ke.draw_mask(network, "kels", 0.5, image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21

@@ -63,9 +63,8 @@ def write(values: NDArray[Any], channels: Channels, value: Any) -> None:
     values[slice(channels.start, channels.stop) if isinstance(channels, range) else channels] = value
 
 
-#: Variables of shape (size,) that share their fate pair by pair, the right ones perhaps `_PINNED`; and whether the left
-#: ones are a whole run that the right ones define.
-_Join: TypeAlias = "tuple[Channels, Channels, bool]"
+#: The variables of some channels of shape (size,), so that equal ones are found to be equal: an array's are its bytes.
+_Content: TypeAlias = "range | bytes"
 
 
 class Variables:
@@ -84,8 +83,10 @@ class Variables:
         self.count = 1
         #: Size of each run that `new` returned and that has no definition yet, by its first variable.
         self._undefined: dict[int, int] = {}
-        #: Every join in turn.
-        self._joins: list[_Join] = []
+        #: Every join in turn, each once, because an LSTM joins the same channels at all of its steps: variables that
+        #: share their fate pair by pair, the right ones perhaps `_PINNED`; and whether the left ones are a whole run
+        #: that the right ones define.
+        self._joins: dict[tuple[_Content, _Content], bool] = {}
         self._solved: NDArray[np.int32] | None = None
 
     def new(self, size: int) -> range:
@@ -115,7 +116,7 @@ class Variables:
             return
         self._solved = None
         if not (self._define(left, right) or self._define(right, left)):
-            self._joins.append((left, right, False))
+            self._joins.setdefault((_content(left), _content(right)), False)
 
     def pin(self, channels: Channels) -> None:
         """Let variables be kept whatever the rate.
@@ -126,7 +127,7 @@ class Variables:
         self._solved = None
         flat = _flat(channels)
         if not self._define(flat, _PINNED):
-            self._joins.append((flat, _PINNED, False))
+            self._joins.setdefault((_content(flat), _PINNED), False)
 
     def mark(self) -> int:
         """A point in time to which `forget_since` can return."""
@@ -138,8 +139,9 @@ class Variables:
         Args:
             mark: What `mark` returned.
         """
-        self._undefined.update((run[0], len(run)) for run, _, defined in self._joins[mark:] if defined)
-        del self._joins[mark:]
+        for join in list(self._joins)[mark:]:
+            if self._joins.pop(join):
+                self._undefined[join[0][0]] = len(join[0])
         self._solved = None
 
     def roots(self) -> NDArray[np.int32]:
@@ -163,19 +165,21 @@ class Variables:
         if newest >= run.start:
             return False
         del self._undefined[run.start]
-        self._joins.append((run, channels, True))
+        self._joins[run, _content(channels)] = True
         return True
 
     def _solve(self) -> NDArray[np.int32]:
         roots = np.arange(self.count, dtype=np.int32)
         # Only older variables define a run, so in this order everything is found in one pass.
-        for run, channels, _ in sorted((join for join in self._joins if join[2]), key=_begin):
-            roots[run[0] : run[-1] + 1] = read(roots, channels)
-        # Each once: an LSTM joins the same channels at all of its steps.
-        joins = {(_content(one), _content(other)): (one, other) for one, other, defined in self._joins if not defined}
-        if not joins:
+        for run, content in sorted((join for join, defined in self._joins.items() if defined), key=_begin):
+            roots[run[0] : run[-1] + 1] = read(roots, _channels(content))
+        pairs = [
+            (read(roots, _channels(one)), read(roots, _channels(other)))
+            for (one, other), defined in self._joins.items()
+            if not defined
+        ]
+        if not pairs:
             return roots
-        pairs = [(read(roots, one), read(roots, other)) for one, other in joins.values()]
         left = np.concatenate([one for one, _ in pairs])
         right = np.concatenate([np.broadcast_to(other, one.shape) for one, other in pairs])
         del pairs
@@ -183,12 +187,16 @@ class Variables:
         return roots[roots]
 
 
-def _begin(join: _Join) -> int:
-    return int(join[0][0])
+def _begin(join: tuple[_Content, _Content]) -> int:
+    return join[0][0]
 
 
-def _content(channels: Channels) -> range | bytes:
-    return channels if isinstance(channels, range) else channels.tobytes()
+def _content(channels: Channels) -> _Content:
+    return channels if isinstance(channels, range) else channels.astype(np.int32, copy=False).tobytes()
+
+
+def _channels(content: _Content) -> Channels:
+    return content if isinstance(content, range) else np.frombuffer(content, np.int32)
 
 
 def _paired(left: Channels, right: Channels) -> tuple[Channels, Channels]:
