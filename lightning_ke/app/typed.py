@@ -121,7 +121,8 @@ def _is(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is float:
         return isinstance(value, Real) and not isinstance(value, bool)
-    if isinstance(hint, type) and not isinstance(value, Mapping):
+    # Python 3.10 takes dict[str, int] for a type, too.
+    if origin is None and isinstance(hint, type) and not isinstance(value, Mapping):
         return isinstance(value, hint)
     return True  # built from a node of its own, or of a type that says more than can be checked here
 

@@ -96,7 +96,7 @@ def test_a_bad_value_is_one_line(tmp_path, override):
 
 
 class AnyLength:
-    def __init__(self, length: int | str = 0, width: int = 0):
+    def __init__(self, length: int | str = 0, width: int = 0, table: dict[str, int] | None = None):
         """Takes more than its subclass."""
 
 
@@ -109,6 +109,8 @@ def test_the_type_of_an_argument_is_the_one_that_its_class_gives_it():
     config = composed("logger=none")
     OmegaConf.update(config, "callbacks.own", {"_target_": f"{__name__}.WholeLength", "length": "x"}, force_add=True)
     assert answer(check_types, config).startswith("Expected `callbacks.own.length` to be a whole number, but got 'x'.")
+    OmegaConf.update(config, "callbacks.own", {"length": 1, "table": 5}, force_add=True)
+    check_types(config)  # tables are left to the class
     OmegaConf.update(config, "callbacks.own", {"length": 1, "width": "x"}, force_add=True)
     assert answer(check_types, config).startswith("Expected `callbacks.own.width` to be a whole number, but got 'x'.")
 
