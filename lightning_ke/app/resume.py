@@ -132,8 +132,10 @@ def check_same(saved: DictConfig, asked: DictConfig, folder: Path) -> None:
         ValueError: If it would be another run, or a shorter one.
     """
     old, new = dict(_flat(saved)), dict(_flat(asked))
+    # Where something else ends a generation, its `most` was taken from `epochs` when the run began, which says no more.
+    free = [name for name in _FREE if name != "generations.epochs" or "generations.end.most" not in old]
     for key in sorted({*old, *new}):
-        if old.get(key) != new.get(key) and not any(key == free or key.startswith(f"{free}.") for free in _FREE):
+        if old.get(key) != new.get(key) and not any(key == name or key.startswith(f"{name}.") for name in free):
             raise ValueError(
                 f"Expected {_said(old, key)} as in {folder / 'config.yaml'}, but got {_said(new, key)}. "
                 "A run that goes on may be made longer (generations.count); for other changes begin a new run."

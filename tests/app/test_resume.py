@@ -3,10 +3,12 @@
 import json
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from lightning.pytorch import Callback
+from omegaconf import OmegaConf
 
 from lightning_ke.app.resume import absolute, check_same
 from lightning_ke.app.run_folder import RunFolder
@@ -85,6 +87,19 @@ def test_paths_do_not_depend_on_the_current_folder(tmp_path):
     assert turned.datamodule.images.root == str(tmp_path / "images")
     moved = composed("experiment=heading", "logger=none", "datamodule.images.root=elsewhere")
     check_same(turned, moved, tmp_path)  # where the data are is no part of what a run is
+
+
+def test_epochs_that_would_change_nothing_are_refused(tmp_path):
+    """What ends a generation has its most epochs from the configuration with which the run began."""
+    for group, refused in (("default", False), ("plateau", True)):
+        config = composed(f"generations={group}", "logger=none")
+        saved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        asked = OmegaConf.merge(saved, {"generations": {"epochs": 300}})
+        expected = (
+            pytest.raises(ValueError, match=r"Expected `generations\.epochs=200` as in") if refused else nullcontext()
+        )
+        with expected:
+            check_same(saved, asked, tmp_path)
 
 
 @pytest.mark.slow
