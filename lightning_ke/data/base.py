@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 
 from lightning_ke.arguments import check_whole
 from lightning_ke.data.decode import Undecoded
@@ -264,7 +264,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> Loader:
         """The training images in random order."""
-        return self._loader("train", shuffle=True)
+        return self._loader("train", RandomSampler)
 
     def val_dataloader(self) -> Loader:
         """The validation images."""
@@ -278,13 +278,17 @@ class ImageDataModule(LightningDataModule, ABC):
         """The test images."""
         return self._loader("test")
 
-    def _loader(self, part: str, *, shuffle: bool = False) -> Loader:
+    def _loader(self, part: str, sampled: Callable[[ImageSet], Sampler[int]] | None = None) -> Loader:
+        """The loader of a part; `sampled` draws from a training set, whose batches may have to be of pairs."""
         images = self._sets[part]
-        drop_last = shuffle and ends_in_one(len(images), self.batch_size, self.trainer)
-        order: dict[str, Any] = {"batch_size": self.batch_size, "shuffle": shuffle, "drop_last": drop_last}
-        if shuffle and self._needs_pairs:
-            pairs = PairBatchSampler(RandomSampler(images), self.batch_size, drop_last, images.labels)
-            order = {"batch_sampler": pairs}
+        order: dict[str, Any] = {"batch_size": self.batch_size}
+        if sampled is not None:
+            order |= {
+                "sampler": sampled(images),
+                "drop_last": ends_in_one(len(images), self.batch_size, self.trainer),
+            }
+            if self._needs_pairs:
+                order = {"batch_sampler": PairBatchSampler(**order, labels=images.labels)}
         return DataLoader(
             images,
             num_workers=self.num_workers,

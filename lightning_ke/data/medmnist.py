@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, WeightedRandomSampler
+from torch.utils.data import WeightedRandomSampler
 
 from lightning_ke.arguments import check_choice
-from lightning_ke.data.base import ImageDataModule, Loader, ends_in_one
+from lightning_ke.data.base import ImageDataModule, Loader
 from lightning_ke.data.decode import DataNotFoundError
-from lightning_ke.data.images import as_is
+from lightning_ke.data.images import ImageSet
 from lightning_ke.extras import import_extra
 
 
@@ -119,13 +119,8 @@ class MedMNISTDataModule(ImageDataModule):
         """The training images in random order, or drawn so that all classes come equally often."""
         if not self.balanced:
             return super().train_dataloader()
-        images = self._sets["train"]
+        return self._loader("train", self._balanced_sampler)
+
+    def _balanced_sampler(self, images: ImageSet) -> WeightedRandomSampler:
         share = 1 / torch.bincount(images.labels, minlength=self.num_classes).clamp(min=1).double()
-        return DataLoader(
-            images,
-            batch_size=self.batch_size,
-            sampler=WeightedRandomSampler(share[images.labels].tolist(), len(images)),
-            num_workers=self.num_workers,
-            collate_fn=as_is,
-            drop_last=ends_in_one(len(images), self.batch_size, self.trainer),
-        )
+        return WeightedRandomSampler(share[images.labels].tolist(), len(images))

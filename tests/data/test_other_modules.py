@@ -36,6 +36,7 @@ from lightning_ke.data import (
     TextDataModule,
 )
 from lightning_ke.data.class_disjoint import SeveralPerClass
+from lightning_ke.losses import ClassWiseDistillation
 from tests.data.layouts import lay_out_flowers
 
 
@@ -431,6 +432,12 @@ def test_rare_findings_come_as_often_as_the_others(tmp_path: Path) -> None:
         data.setup("fit")
         rare = sum(int(labels.sum()) for _, labels in data.train_dataloader())
         assert low <= rare <= high
+    data.trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    data.trainer.strategy._lightning_module = LightningModule()
+    data.trainer.strategy._lightning_module.loss = ClassWiseDistillation()
+    _, labels = next(iter(data.train_dataloader()))
+    assert torch.equal(labels[:50], labels[50:])  # pairs, balanced all the same
+    assert 10 < int(labels[:50].sum()) < 40
     with pytest.raises(ValueError, match="pos_weight"):
         MedMNISTDataModule(tmp_path, "chestmnist", balanced=True)
     with pytest.raises(ValueError, match="an image of 'chestmnist' has several labels"):
