@@ -179,8 +179,8 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _logs(folder: Path, stem: str) -> list[Path]:
-    """The logs of a run, oldest first: a run that was resumed may have several."""
-    found = (folder / "log").rglob(f"{stem}*.csv")
+    """The logs of a run, oldest first: one that was resumed may have several, one without loggers has its own alone."""
+    found = (*folder.glob(f"{stem}*.csv"), *(folder / "log").rglob(f"{stem}*.csv"))
     return sorted(found, key=lambda path: (path.stat().st_mtime, natural(path.name)))
 
 

@@ -40,6 +40,12 @@ def test_a_run_without_results_is_read_from_its_logs(tmp_path, state):
     assert "magnitude" not in run.history[0]
 
 
+def test_a_run_without_loggers_is_read_from_its_history(tmp_path):
+    folder = write_run(tmp_path / "run", "running", closed=2)
+    (folder / "log" / "ke_history.csv").rename(folder / "ke_history.csv")
+    assert [record["generation"] for record in read_run(folder, "run").history] == [1, 2]
+
+
 def test_a_run_of_an_older_version_has_no_status(tmp_path):
     folder = write_run(tmp_path / "run")
     (folder / "status.json").unlink()
