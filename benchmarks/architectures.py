@@ -176,7 +176,7 @@ def measure(family: str, name: str, row: dict[str, Any]) -> Iterator[dict[str, A
         yield {"saved": saved}
     if "caught" not in row:
         yield {"caught": caught(network, masks[RATES.index(0.5)])}
-    if "peer" not in row:
+    if family == "torchvision" and "peer" not in row:
         yield {"peer": relative_to_peer(network, own)}
 
 
@@ -343,9 +343,10 @@ def sweep(families: list[str], limit: float, again: bool, drawing: list[str]) ->
     MEASURED.parent.mkdir(parents=True, exist_ok=True)
     for family, name in names(families):
         row = rows().get((family, name), {})
+        wanted = {"caught", "peer"} if family == "torchvision" else {"caught"}
         if name in drawing:
             row = {key: value for key, value in row.items() if key not in ("draw", "memory")}
-        elif drawing or {"caught", "peer"} <= row.keys() or ("failure" in row and not again):
+        elif drawing or wanted <= row.keys() or ("failure" in row and not again):
             continue
         row = isolated(family, name, row, limit)
         with MEASURED.open("a") as file:
