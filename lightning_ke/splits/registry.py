@@ -146,4 +146,4 @@ def get_split(split: str | Split, rate: float | None = None, ops: float | None =
         return info.cls(rate, ops)
     if rate is None:
         return info.cls()
-    return info.cls(check_rate(rate))  # type: ignore[call-arg]  # as `SplitInfo.cls` says
+    return info.cls(check_rate(rate))  # type: ignore[call-arg]  # those that come here take a rate, which `Split` does not say
