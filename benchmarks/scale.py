@@ -310,7 +310,8 @@ def table_of(
     """One line an action, one column a size, and further columns."""
     by = {(row["action"], row["width"]): row for row in rows}
     widths = sorted({row["width"] for row in rows})
-    head = [*(f"{LAYERS * width**2 / 1e6:,.3g} M" for width in widths), *more]
+    rounded = (float(f"{LAYERS * width**2 / 1e6:.3g}") for width in widths)
+    head = [*(f"{millions:,g} M" for millions in rounded), *more]
     lines = ["| | " + " | ".join(head) + " |", "|:--" + "|--:" * len(head) + "|"]
     for action, name in LABELS.items():
         cells = [cell(by[action, width]) if (action, width) in by else "" for width in widths]

@@ -12,6 +12,7 @@ from lightning_ke.extras import import_extra
 from lightning_ke.losses.base import Inputs, Loss, get_loss, run
 from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler, Task
 from lightning_ke.tasks.retrieval import Gathered, normalized_mutual_information, retrieval_scores
+from lightning_ke.tasks.scored import refuse_class_loss
 
 EmbeddingLoss = Literal["triplet", "proxy-anchor", "margin"]
 
@@ -32,7 +33,7 @@ class MetricLearning(Task):
         config: How the backbone was built, in plain values, to be kept in the checkpoint.
 
     Raises:
-        ValueError: If there is no loss of that name.
+        ValueError: If there is no loss of that name, or if the loss compares classes.
 
     Source:
         Semi-hard triplets: "FaceNet" (CVPR 2015). "Proxy Anchor Loss for Deep Metric Learning" (CVPR 2020). Margin:
@@ -60,6 +61,7 @@ class MetricLearning(Task):
         check_choice("nmi", nmi, ("test", "always"))
         named = isinstance(loss, str)
         built = embedding_loss(loss, num_classes, embedding_size) if isinstance(loss, str) else get_loss(loss)
+        refuse_class_loss(built, "embeddings", '"proxy-anchor", "triplet" or "margin"')
         super().__init__(backbone, built, optimizer, scheduler, interval)
         config, loss_name = dict(config) if config is not None else None, loss if named else None
         self.save_hyperparameters("num_classes", "embedding_size", "nmi", "interval", "config")

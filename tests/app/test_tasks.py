@@ -11,8 +11,7 @@ from lightning_ke.app import slim
 from lightning_ke.app.experiment import run
 from lightning_ke.app.slim_file import load_slim_file
 from tests.app.commands import composed, ke
-from tests.data.layouts import lay_out_flowers
-from tests.data.test_other_modules import lay_out_medmnist, lay_out_planetoid, shades
+from tests.data.layouts import lay_out_flowers, lay_out_medmnist, lay_out_planetoid, shades
 
 QUICK = ("generations.count=2", "generations.epochs=1", "warmup=0", "trainer.enable_progress_bar=false")
 SHORT = ("logger=none", "threads=null", *(f"trainer.limit_{part}_batches=2" for part in ("train", "val", "test")))

@@ -4,9 +4,12 @@ Each function writes below `root`; the shades of the images tell them apart.
 """
 
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io
+import scipy.sparse
 from PIL import Image
 from torchvision.datasets import CIFAR10, Flowers102, cifar, flowers102
 
@@ -158,3 +161,45 @@ LAYOUTS = {
     "eurosat": lay_out_eurosat,
     "oxford_pets": lay_out_pets,
 }
+
+
+def shades(folder: Path, names: list[str], mode: str = "RGB") -> None:
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = number % 256
+        Image.new(mode, (12, 10), grey if mode == "L" else (grey, grey, grey)).save(path)
+
+
+def lay_out_planetoid(root: Path, features: Any, labels: Any, edges: Any, train: int, test: list[int]) -> None:
+    """Write a graph as Planetoid does: `test` are the last nodes, in the order of the file."""
+    rest = len(labels) - len(test)
+    one_hot = np.eye(int(labels.max()) + 1, dtype=np.int32)[labels]
+    graph: dict[int, list[int]] = {node: [] for node in range(len(labels))}
+    for a, b in edges:
+        graph[int(a)].append(int(b))
+        graph[int(b)].append(int(a))
+    parts = {
+        "x": scipy.sparse.csr_matrix(features[:train]),
+        "allx": scipy.sparse.csr_matrix(features[:rest]),
+        "tx": scipy.sparse.csr_matrix(features[test]),
+        "y": one_hot[:train],
+        "ally": one_hot[:rest],
+        "ty": one_hot[test],
+        "graph": graph,
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    for name, part in parts.items():
+        (root / f"ind.cora.{name}").write_bytes(pickle.dumps(part, protocol=2))
+    (root / "ind.cora.test.index").write_text("\n".join(map(str, test)) + "\n", encoding="utf-8")
+
+
+def lay_out_medmnist(root: Path, name: str, channels: int, labels: int, classes: int, count: int = 60) -> None:
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for part in ("train", "val", "test"):
+        shape = (count, 28, 28) if channels == 1 else (count, 28, 28, channels)
+        arrays[f"{part}_images"] = generator.integers(0, 256, shape, dtype=np.uint8)
+        wanted = generator.integers(0, classes, (count, labels))
+        arrays[f"{part}_labels"] = np.where(generator.random((count, labels)) < 0.5, 0, wanted).astype(np.uint8)
+    np.savez_compressed(root / f"{name}.npz", **arrays)

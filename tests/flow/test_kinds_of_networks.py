@@ -9,18 +9,8 @@ from torch import Tensor, nn
 from lightning_ke.flow import decide_structure
 from lightning_ke.slim import extract_slim
 from lightning_ke.splits.base import Call
-from tests.flow.networks import (
-    NETWORKS,
-    SEQUENCE,
-    TOKENS,
-    Aggregation,
-    Encoder,
-    HandWrittenAttention,
-    Recurrent,
-    SelfAttention,
-    draw,
-    proved_shares,
-)
+from tests.flow.attention import Encoder, HandWrittenAttention, SelfAttention
+from tests.flow.networks import NETWORKS, SEQUENCE, TOKENS, Aggregation, Recurrent, draw, proved_shares
 from tests.test_slim import missed_corruptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")

@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 import lightning_ke as ke
-from tests.flow.networks import Encoder
+from tests.flow.attention import Encoder
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),

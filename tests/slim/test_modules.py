@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import lightning_ke as ke
 from lightning_ke import naming
-from tests.flow.networks import NETWORKS, Encoder, Recurrent, Translator
+from tests.flow.attention import Encoder, Translator
+from tests.flow.networks import NETWORKS, Recurrent
 
 IMAGE = torch.zeros(1, 3, 16, 16)
 PARAMETRISED = ("weight norm", "weight norm as a hook", "spectral norm")  # refused by `draw_mask`

@@ -283,6 +283,13 @@ def test_values_are_not_learnt_from_what_a_teacher_says_of_classes(build: Any) -
         Regression(mlp(1), loss=build(nn.MSELoss()))
 
 
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), BornAgain(0.5)])
+def test_embeddings_are_not_learnt_by_a_loss_of_classes(loss: nn.Module) -> None:
+    """It would run, and take the numbers of an embedding for the scores of classes."""
+    with pytest.raises(ValueError, match=r"to compare embeddings, but .* Give \"proxy-anchor\", \"triplet\" or"):
+        MetricLearning(mlp(8), 4, 8, loss)
+
+
 def test_the_better_direction_of_every_score_is_known() -> None:
     tasks = [Regression(mlp(1)), Heading(mlp(2)), MultiLabel(mlp(3), 3), NextCharacter(CharacterGRU(9, 8), 9)]
     tasks += [Classification(mlp(6), 6, auc=True, calibration=True), MetricLearning(mlp(8), 4, 8, "triplet")]
