@@ -111,7 +111,7 @@ def region_of(tensor: Tensor) -> Region | None:
 
 def _replicated(tensor: Any) -> list[Any]:
     """The placements of a tensor that every rank of a DTensor's mesh holds whole."""
-    package: Any = import_module("torch.distributed._tensor")  # the name that torch 2.4 has, too
+    package: Any = import_module("torch.distributed.tensor")
     return [package.Replicate()] * int(tensor.device_mesh.ndim)
 
 

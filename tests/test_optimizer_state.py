@@ -188,7 +188,6 @@ def test_an_unknown_mode_is_refused() -> None:
         carry_state(torch.optim.SGD([weight]), torch.optim.SGD([weight]), {}, mode="new")
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Adafactor"), reason="torch has Adafactor since 2.5")
 def test_state_that_belongs_to_rows_and_columns_is_refused_by_name() -> None:
     weight, old, _ = trained(lambda p: torch.optim.Adafactor(p, lr=LR), steps=2)
     new = torch.optim.Adafactor([weight], lr=LR)
