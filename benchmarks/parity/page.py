@@ -16,8 +16,9 @@ The [authors' script](https://github.com/ahmdtaha/knowledge_evolution) and `ke-t
 JPEG files of Flowers-102 to the last result: ResNet18 at half width, 64 px, {generations} generations of {epochs}
 epochs, KELS with r = 0.5, and the script's own settings (SGD 0.256 with momentum 0.9 and weight decay 1e-4, warm-up of
 5 epochs and a cosine in each generation, batches of 32, label smoothing 0.1, its initial weights). Test accuracy in
-per cent at the end of each generation, with that generation's last weights; mean ± standard deviation over {seeds}
-seeds. The two draw different random numbers; `tests/parity` feeds both the same ones and compares every step.
+per cent at the end of each generation, with that generation's last weights; mean ± standard deviation over the seeds,
+of which some runs may have ended after fewer generations. The two draw different random numbers; `tests/parity` feeds
+both the same ones and compares every step.
 
 {table}
 
@@ -44,13 +45,13 @@ def write(table: pd.DataFrame, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "parity.csv", index=False)
     plot(table, folder / "parity.png")
-    jobs = table.drop_duplicates(["code", "seed"]).set_index(["code", "seed"])
+    longest = table["generations"].max()
+    jobs = table[table["generations"] == longest].drop_duplicates(["code", "seed"]).set_index(["code", "seed"])
     processor = (jobs.loc["ours"]["processor_seconds"] / jobs.loc["theirs"]["processor_seconds"]).median()
     wall = (jobs.loc["ours"]["seconds"] / jobs.loc["theirs"]["seconds"]).median()
     content = TEXT.format(
-        generations=table["generations"].iloc[0],
+        generations=longest,
         epochs=table["epochs"].iloc[0],
-        seeds=table["seed"].nunique(),
         table=comparison(table),
         plot="parity.png",
         processor=processor,
@@ -68,7 +69,7 @@ def comparison(table: pd.DataFrame) -> str:
     Args:
         table: A row for each generation of each run.
     """
-    lines = ["| generation | network | theirs | ours | difference |", "| --: | :-- | --: | --: | --: |"]
+    lines = ["| generation | network | seeds | theirs | ours | difference |", "| --: | :-- | --: | --: | --: | --: |"]
     for generation, rows in table.groupby("generation"):
         for network in ("dense", "slim"):
             scores = {code: 100 * rows[rows["code"] == code][network] for code in ("theirs", "ours")}
@@ -77,7 +78,8 @@ def comparison(table: pd.DataFrame) -> str:
             test = stats.ttest_ind(scores["ours"], scores["theirs"], equal_var=False)
             interval = test.confidence_interval(0.95)
             half = (interval.high - interval.low) / 2
-            lines.append(f"| {generation} | {network} | {cells[0]} | {cells[1]} | {difference:+.1f} ± {half:.1f} |")
+            cells = [str(generation), network, str(rows["seed"].nunique()), *cells, f"{difference:+.1f} ± {half:.1f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
