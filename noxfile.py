@@ -1,11 +1,12 @@
 """Everything that is run on this project: `python -m nox -s NAME`, or `python -m nox --list`.
 
-All sessions but `lint`, `docs`, `launchers` and `wheel` share one environment below `.nox`: an environment with torch
-takes gigabytes.
+All sessions but `lint`, `docs`, `launchers`, `oldest` and `wheel` share one environment below `.nox`: an environment
+with torch takes gigabytes.
 """
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -83,6 +84,17 @@ def slow(session: nox.Session) -> None:
     """Run the slow tests."""
     python = shared(session, "test", "neighbours", "benchmarks")
     run(session, python, "-m", "pytest", *PARALLEL, "-m", "slow", *session.posargs, OMP_NUM_THREADS="1")
+
+
+@nox.session(venv_backend="virtualenv", python="3.10", reuse_venv=True)
+def oldest(session: nox.Session) -> None:
+    """Run the fast tests with the oldest torch and Lightning that pyproject.toml allows, or the tests after --."""
+    project = nox.project.load_toml(ROOT / "pyproject.toml")
+    declared = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["app"]]
+    bounds = re.compile(r"(torch|torchvision|torchmetrics|lightning|pytorch-lightning)>=([\d.]+)")
+    pins = [f"{found[1]}=={found[2]}.*" for found in map(bounds.match, declared) if found]
+    session.install(*pins, "--editable", f"{ROOT}[app]", *nox.project.dependency_groups(project, "test"))
+    session.run("python", "-m", "pytest", *PARALLEL, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(venv_backend="none")

@@ -110,7 +110,7 @@ def quiet_world() -> Iterator[None]:
 @contextmanager
 def on_the_cpu() -> Iterator[None]:
     """Let code that names no device make its tensors beside our copies, whatever the default device is."""
-    if torch.empty(0).is_cpu:  # `get_default_device` overlooks `with torch.device(...)` in torch 2.6
+    if torch.empty(0).is_cpu:  # `get_default_device` overlooks `with torch.device(...)` in torch 2.7
         yield  # the other way costs a little in every call of torch
         return
     with torch.device("cpu"):

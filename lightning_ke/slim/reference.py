@@ -31,7 +31,7 @@ aten = torch.ops.aten
 _AVERAGES = frozenset(
     {
         aten.native_layer_norm,
-        getattr(aten, "_fused_rms_norm", aten.native_layer_norm),  # newer than torch 2.6
+        getattr(aten, "_fused_rms_norm", aten.native_layer_norm),  # newer than torch 2.7
         aten.native_group_norm,
         aten.native_batch_norm,
         aten._weight_norm_interface,
