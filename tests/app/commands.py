@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
@@ -17,6 +18,12 @@ def composed(*overrides):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return compose("train", list(overrides))
+
+
+def need_averages(overrides):
+    """Skip the test if it asks for averaged weights, which Lightning has had since 2.6."""
+    if "ema" in overrides:
+        pytest.importorskip("lightning.pytorch.callbacks.weight_averaging", reason="new in lightning 2.6")
 
 
 def _run(*command, cwd=None):

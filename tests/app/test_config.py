@@ -14,7 +14,7 @@ from lightning_ke.app.typed import check_types
 from lightning_ke.callback import KnowledgeEvolution
 from lightning_ke.resets import list_resets
 from lightning_ke.splits import list_splits
-from tests.app.commands import composed
+from tests.app.commands import composed, need_averages
 
 # Launchers and sweepers are composed with Hydra's own configuration, which tests of the launchers do.
 GROUPS = sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra")
@@ -32,12 +32,6 @@ def targets(node):
             yield node
         for value in node.values():
             yield from targets(value)
-
-
-def need_averages(option):
-    """Skip where Lightning has none of the weights."""
-    if option == "ema":
-        pytest.importorskip("lightning.pytorch.callbacks.weight_averaging", reason="new in lightning 2.6")
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -12,7 +12,7 @@ from lightning_ke.app.experiment import run
 from lightning_ke.masks import load_mask
 from lightning_ke.slim import SlimError
 from lightning_ke.tasks import Classification
-from tests.app.commands import composed
+from tests.app.commands import composed, need_averages
 from tests.data.layouts import lay_out_flowers
 
 LAST = torch.channels_last
@@ -99,8 +99,7 @@ EVERYDAY = [
 @pytest.mark.parametrize("overrides", EVERYDAY)
 def test_groups_run_together(tmp_path, overrides):
     """Each file that changes what a Trainer does, in a run of two batches an epoch."""
-    if "ema" in overrides:
-        pytest.importorskip("lightning.pytorch.callbacks.weight_averaging", reason="new in lightning 2.6")
+    need_averages(overrides)
     run(composed("experiment=smoke", *SHORT, *overrides.split()), tmp_path / "out")
     history = json.loads((tmp_path / "out" / "results.json").read_text())["history"]
     assert [record["generation"] for record in history] == ([1] if "debug=overfit" in overrides else [1, 2])

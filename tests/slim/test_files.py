@@ -20,9 +20,8 @@ from lightning_ke import naming
 from lightning_ke.slim.files import read_metadata
 from tests.app.commands import python
 from tests.flow.networks import NETWORKS
-from tests.slim.conftest import Small
+from tests.slim.conftest import IMAGE, Small
 
-IMAGE = torch.zeros(1, 3, 32, 32)
 PARAMETRISED = ("weight norm", "weight norm as a hook", "spectral norm")  # refused by `draw_mask`
 
 

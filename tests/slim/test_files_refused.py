@@ -16,9 +16,7 @@ from safetensors import safe_open
 from torch import nn
 
 import lightning_ke as ke
-from tests.slim.conftest import Small
-
-IMAGE = torch.zeros(1, 3, 32, 32)
+from tests.slim.conftest import IMAGE, Small
 
 
 class Renamed(Small):
