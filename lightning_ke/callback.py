@@ -19,6 +19,7 @@ from lightning_ke.compatibility import (
     check_sharding,
     check_trainer,
     choose_seed,
+    metrics_of_loaders,
 )
 from lightning_ke.endings import GenerationEnd, get_ending, plan_run
 from lightning_ke.fit_scoring import FitValidations, metrics_of_validation, prove
@@ -387,7 +388,7 @@ class KnowledgeEvolution(AnyNamespaceCallback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this validation's scores: a checkpoint that is written next must hold them."""
         if self._fitting and not trainer.sanity_checking:
-            scores = metrics_of_validation(trainer._results.metrics(on_step=False)["callback"])
+            scores = metrics_of_validation(metrics_of_loaders(trainer))
             if self._validations.active is not None:
                 self._validations.active.end(trainer, pl_module)
             self._require_run().end_validation(trainer, pl_module, *scores)

@@ -242,6 +242,25 @@ def logged_too_late(trainer: Trainer) -> set[str]:
     return {result.meta.name for result in results if result.meta.fx == "on_train_epoch_end"}
 
 
+def metrics_of_loaders(trainer: Trainer) -> dict[str, Tensor]:
+    """What a validation has logged, by the names under which others monitor it.
+
+    Args:
+        trainer: The Trainer at the end of a validation.
+    """
+    results = trainer._results
+    before = results.dataloader_idx
+    found: dict[str, Tensor] = {}
+    try:
+        # Lightning hands out the metrics of one loader at a time; those that belong to none stand under None.
+        for loader in dict.fromkeys(result.meta.dataloader_idx for result in results.values()):
+            results.dataloader_idx = loader
+            found |= results.metrics(on_step=False)["callback"]
+    finally:
+        results.dataloader_idx = before
+    return found
+
+
 def early_stopping_fired(trainer: Trainer, since: int) -> bool:
     """True if an EarlyStopping ended the run.
 

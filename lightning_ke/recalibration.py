@@ -67,7 +67,13 @@ def recalibrate_norm(slim: LightningModule, batches: Iterable[Any], dense: Light
 
     Raises:
         ValueError: If there is no batch.
+        TypeError: If `batches` is nothing to iterate over.
     """
+    if not isinstance(batches, Iterable):
+        raise TypeError(
+            "Expected argument `recalibrate` to yield batches of training data, as a DataLoader does, but got "
+            f"{batches!r}."
+        )
     trainer = dense._trainer
 
     def as_in_training(batch: Any) -> Any:

@@ -50,6 +50,8 @@ def extract_slim(model: nn.Module, mask: Mask, example_input: Any = None, verify
     check_network(model)
     structure = structure_of(mask)
     slim = private_copy(model, narrowing(model, structure))
+    if getattr(slim, "_metric_attributes", None):  # where a LightningModule found its metric objects, by their id()
+        slim._metric_attributes = None  # type: ignore[assignment]
     tell_sizes(slim, structure)
     if verify:
         verify_slim(slim, model, mask, example_input)
@@ -69,7 +71,8 @@ def structure_of(mask: Mask) -> Structure:
     check_mask(mask)
     if mask.structure is None:
         raise ValueError(
-            "Expected the mask of a structured split such as `kels`, but got one that keeps no whole channels: its fit "
-            "hypothesis is no smaller network. Draw the mask with a structured split."
+            "Expected the mask of a structured split such as `kels`, but got one that does not know of channels: its "
+            "fit hypothesis is no smaller network. Draw the mask with a structured split. Plain tensors lose its "
+            "channels; keep them by `mask.state_dict()`, or read the mask from a checkpoint (`load_mask`)."
         )
     return mask.structure

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_ke import KnowledgeEvolution
+from lightning_ke import KnowledgeEvolution, extract_slim
 from tests.callback.modules import CLASSES, Classifier, make_trainer, network, same, train_loader, val_loader, weights
 
 
@@ -53,6 +53,24 @@ def test_fit_metrics_equal_the_slim_network_evaluated_independently(tmp_path: Pa
     record = callback.history[0]
     assert record["fit"] == pytest.approx(witness.expected[1], rel=1e-5)
     assert record["fit"]["val_loss"] != pytest.approx(record["dense"]["val_loss"], rel=1e-3)
+
+
+def test_a_slim_network_cut_in_the_middle_of_a_training_can_be_validated(tmp_path: Path) -> None:
+    """Lightning remembers where a module that has logged keeps its metric objects; the copy has objects of its own."""
+    seed_everything(0)
+    callback = KnowledgeEvolution(epochs_per_generation=1, seed=0)
+    found: list[Any] = []
+
+    class Validated(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            assert callback.mask is not None
+            for slim in (callback.slim_network(pl_module), extract_slim(pl_module, callback.mask)):
+                found.extend(make_trainer(tmp_path).validate(slim, val_loader(), verbose=False))
+
+    make_trainer(tmp_path, max_epochs=1, callbacks=[callback, Validated()]).fit(
+        Classifier(), train_loader(), val_loader()
+    )
+    assert found == [pytest.approx(callback.history[0]["fit"], rel=1e-5)] * 2
 
 
 def test_wels_scores_the_masked_network(tmp_path: Path) -> None:
@@ -153,6 +171,9 @@ def test_everything_that_a_module_logs_is_logged_for_the_fit_hypothesis(tmp_path
     assert {name: fit[name] for name in expected_fit} == pytest.approx(expected_fit, rel=1e-5)
     assert {name: logged[name] for name in expected_dense} == pytest.approx(expected_dense, rel=1e-5)
     assert fit["hidden"] != pytest.approx(logged["hidden"], rel=1e-3)
+    [record] = callback.history
+    assert {name: record["fit"][name] for name in expected_fit} == pytest.approx(expected_fit, rel=1e-5)
+    assert {name: record["dense"][name] for name in expected_dense} == pytest.approx(expected_dense, rel=1e-5)
 
 
 def test_a_checkpoint_can_monitor_the_fit_hypothesis(tmp_path: Path) -> None:
@@ -292,6 +313,8 @@ def test_recalibrating_changes_statistics_only(tmp_path: Path) -> None:
     module = Classifier()
     make_trainer(tmp_path, max_epochs=1, callbacks=[callback]).fit(module, train_loader(), val_loader())
     plain = callback.slim_network(module)
+    with pytest.raises(TypeError, match=r"Expected argument `recalibrate` to yield batches.* but got True\."):
+        callback.slim_network(module, recalibrate=True)  # type: ignore[arg-type]
     again = callback.slim_network(module, recalibrate=train_loader())
     assert type(again) is Classifier
     changed = same(weights(plain), weights(again))
