@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -162,6 +162,22 @@ def as_number(value: object) -> float:
         (2.0, nan, False)
     """
     return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+
+
+def plain_whole(value: Any) -> Any:
+    """NumPy's whole numbers as Python's, with which seeds are made and checkpoints written; all else as it is.
+
+    Args:
+        value: What was given for an argument.
+
+    Example:
+        >>> import numpy as np
+        >>> plain_whole(np.int64(3)), plain_whole("3"), plain_whole(True)
+        (3, '3', True)
+    """
+    if isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, Integral) else value
 
 
 def plain_values(values: Mapping[str, object]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lightning_ke.arguments import check_choice, check_whole
+from lightning_ke.arguments import check_choice, check_whole, plain_whole
 from lightning_ke.compatibility import (
     AnyNamespaceCallback,
     LightningModule,
@@ -122,8 +122,12 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         phases: Sequence[Phase] | None = None,
     ) -> None:
         super().__init__()
+        generations, seed = plain_whole(generations), plain_whole(seed)
         check_whole("generations", generations, least=1)
-        if not isinstance(epochs_per_generation, (list, tuple)):
+        if isinstance(epochs_per_generation, (list, tuple)):
+            epochs_per_generation = [plain_whole(length) for length in epochs_per_generation]
+        else:
+            epochs_per_generation = plain_whole(epochs_per_generation)
             check_whole("epochs_per_generation", epochs_per_generation, least=1)
         check_choice("score_fit", score_fit, ("epoch", "generation", False))
         check_choice("fit_norm", fit_norm, ("dense", "reestimate"))

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_ke.arguments import check_network, check_patterns, check_whole
+from lightning_ke.arguments import check_network, check_patterns, check_whole, plain_whole
 from lightning_ke.keyed_rng import forked_rng
 from lightning_ke.masks import Mask, check_mask
 from lightning_ke.naming import join_name, named_parameters, nearest_names
@@ -103,6 +103,7 @@ def redraw(
     """
     check_network(model)
     check_mask(mask)
+    generation, seed = plain_whole(generation), plain_whole(seed)
     check_whole("seed", seed, least=0, optional=False)
     reset = get_reset(reset)
     _check(model, mask, generation, reset, norm)

@@ -129,6 +129,16 @@ def test_generations_seeds_and_layers_of_one_shape_have_different_values() -> No
     assert torch.equal(first, drawn[3][0].weight)
 
 
+def test_numpy_seeds_and_generations_are_those_of_python() -> None:
+    drawn = []
+    for kind in (int, np.int64, np.uint8):
+        net = nn.Linear(8, 8)
+        redraw(net, all_reset(net), generation=kind(2), seed=kind(3))
+        drawn.append(net.weight)
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+
+
 @given(order=st.permutations(["a", "b", "c"]), noise=st.integers(0, 100))
 @settings(deadline=None, max_examples=12)
 def test_values_depend_neither_on_module_order_nor_on_the_global_stream(order: list[str], noise: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
@@ -38,6 +39,15 @@ def assert_resumes(folder: Path, **kw: Any) -> None:
     for epoch in (0, 1, 2):
         again = train(folder / f"from {epoch}", folder / "whole" / f"epoch={epoch}.ckpt", **kw)
         assert same(whole, weights(again)) == [], f"from the end of epoch {epoch}"
+
+
+@pytest.mark.parametrize("lengths", [np.int64(2), [np.int64(2)] * 3], ids=["one", "each"])
+def test_numpy_arguments_train_and_resume_as_those_of_python(tmp_path: Path, lengths: Any) -> None:
+    arguments = {"epochs_per_generation": lengths, "generations": np.int64(3), "seed": np.int64(0)}
+    plain = weights(train(tmp_path / "plain"))
+    train(tmp_path / "numpy", arguments=arguments)
+    again = train(tmp_path / "again", tmp_path / "numpy" / "epoch=1.ckpt", arguments=arguments)
+    assert same(plain, weights(again)) == []
 
 
 class DrawsEverywhere(Classifier):

@@ -61,6 +61,12 @@ def test_a_split_object_checks_its_rate_too(build: type[Kels | Wels]) -> None:
         build(1.5)
 
 
+def test_numpy_seeds_are_those_of_python() -> None:
+    network = nn.Linear(8, 8)
+    drawn = [draw_mask(network, split="wels", seed=seed)["weight"] for seed in (3, np.int64(3), np.uint8(3))]  # type: ignore[arg-type]
+    assert all(torch.equal(drawn[0], again) for again in drawn)
+
+
 def test_numpy_rates_are_fine() -> None:
     assert get_split("wels", np.float32(0.25)) == Wels(0.25)
 
