@@ -97,9 +97,7 @@ def count_operations(model: nn.Module, call: Call, structure: Structure | None =
                 f"Expected the network to run on `example_input`, but it failed ({failure}). "
                 "Pass a tensor, a tuple of positional or a dict of keyword arguments that its forward accepts."
             ) from failure
-    inputs = tensors_in((tuple(call.args), dict(call.kwargs)))
-    batch = next((tensor.shape[0] for tensor in inputs if tensor.dim()), 1)
-    return counter.once + round(counter.per_batch / max(batch, 1))
+    return counter.once + round(counter.per_batch / max(counter.batch, 1))
 
 
 def _count(model: nn.Module, call: Call, structure: Structure | None, convert: Callable[[Tensor], Tensor]) -> _Counter:
@@ -128,6 +126,11 @@ class _Counter(OperationMode):
 
     Args:
         inputs: The network's inputs; what is computed from parameters alone costs the same for any batch.
+
+    Attributes:
+        batch: Number of samples, the first dimension of the first input.
+        once: Operations that any batch costs.
+        per_batch: Operations that all its samples cost together.
     """
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
@@ -136,11 +139,14 @@ class _Counter(OperationMode):
         self.per_batch = 0
         # The tensors are held, so that no id is used twice while the count lasts.
         self._fed = {id(tensor): tensor for tensor in inputs}
+        self.batch = next((tensor.shape[0] for tensor in self._fed.values() if tensor.dim()), 1)
 
     def operate(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """See `OperationMode`."""
         result = run(func, args, kwargs)
         fed = any(id(tensor) in self._fed for tensor in tensors((*args, *kwargs.values())))
+        # The state with which a recurrent layer begins is computed from nothing, and is there for every sample.
+        fed = fed or (func.overloadpacket in _FILLED and self.batch in result.shape)
         if fed:
             self._fed.update((id(tensor), tensor) for tensor in tensors((result,)))
         count = _COUNTS.get(func.overloadpacket)
@@ -171,6 +177,14 @@ def _product(left: Tensor, right: Tensor) -> int:
     return left.numel() * right.shape[-1]
 
 
+def _bilinear(args: Sequence[Any]) -> int:
+    left, weight, right = args[:3]
+    # One input times the weight of every output, and what that leaves times the other input.
+    return int(left.shape[0] * (weight.numel() + weight.shape[0] * right.shape[1]))
+
+
+_FILLED = frozenset({aten.zeros, aten.ones, aten.full})
+
 _COUNTS: Mapping[Any, Callable[[Sequence[Any]], int]] = {
     aten.convolution: _convolution,
     aten._convolution: _convolution,
@@ -178,6 +192,10 @@ _COUNTS: Mapping[Any, Callable[[Sequence[Any]], int]] = {
     aten.bmm: lambda args: _product(args[0], args[1]),
     aten.addmm: lambda args: _product(args[1], args[2]),
     aten.baddbmm: lambda args: _product(args[1], args[2]),
+    aten.mv: lambda args: args[0].numel(),
+    aten.addmv: lambda args: args[1].numel(),
+    aten.dot: lambda args: args[0].numel(),
+    aten._trilinear: _bilinear,
 }
 
 

@@ -35,6 +35,38 @@ def test_one_sample_costs_the_same_in_any_batch(batch: int) -> None:
     assert measure_cost(network, torch.zeros(batch, 3, 8, 8)) == single
 
 
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_a_state_that_begins_as_zeros_is_one_of_each_sample(batch: int) -> None:
+    gru, cell = nn.GRU(4, 8, batch_first=True), nn.LSTMCell(4, 8)
+    assert measure_cost(gru, torch.zeros(batch, 5, 4)).ops == 2 * 5 * 3 * 8 * (4 + 8)
+    assert measure_cost(cell, torch.zeros(batch, 4)).ops == 2 * 4 * 8 * (4 + 8)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("shape", [(), (5,)], ids=["vectors", "tokens"])
+def test_a_product_with_a_vector_counts(batch: int, shape: tuple[int, ...]) -> None:
+    class Score(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight
+
+    assert measure_cost(Score(), torch.zeros(batch, *shape, 6)).ops == 2 * 6 * max(sum(shape), 1)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_bilinear_layer_costs_what_its_two_products_do(batch: int) -> None:
+    class Products(nn.Bilinear):
+        def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+            return torch.einsum("bi,oij,bj->bo", left, self.weight, right)
+
+    inputs = torch.zeros(batch, 3), torch.zeros(batch, 4)
+    costs = [measure_cost(kind(3, 4, 5, bias=False), inputs) for kind in (nn.Bilinear, Products)]
+    assert costs == [Cost(2 * (3 * 4 * 5 + 5 * 4), 60)] * 2
+
+
 def test_a_tied_parameter_counts_once() -> None:
     network = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
     network[1].weight = network[0].weight
