@@ -175,6 +175,15 @@ def test_a_slim_network_with_other_values_is_refused() -> None:
         verify_slim(slim, network, mask)
 
 
+def test_a_network_that_has_diverged_is_named_as_such() -> None:
+    network = Residual()
+    mask = draw(network, 0.5, torch.zeros(1, 3, 8, 8))
+    with torch.no_grad():
+        network.stem.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(SlimError, match=re.escape("`stem.weight` holds NaN: the training has diverged")):
+        extract_slim(network, mask)
+
+
 def test_an_unstructured_mask_is_refused() -> None:
     network = Residual()
     mask = Mask.from_tensors({name: torch.rand(p.shape) > 0.5 for name, p in network.named_parameters()})

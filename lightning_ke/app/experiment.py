@@ -245,14 +245,14 @@ def check_tested(task: LightningModule, data: LightningDataModule) -> None:
 
 
 def check_trainer(trainer: Mapping[str, Any], length: int | None) -> None:
-    """Refuse a run in which nothing would be validated or tested, and arguments that the run gives its Trainer itself.
+    """Refuse a run that would train, validate or test nothing, and arguments that the run gives its Trainer itself.
 
     Args:
         trainer: Arguments of the Trainer.
         length: Epochs of the run; -1 if something else ends it, None if nothing is said of it.
 
     Raises:
-        ValueError: If there is no length, no validation in so many epochs, no test, or such an argument.
+        ValueError: If there is no length, no validation in so many epochs, no training, no test, or such an argument.
 
     Example:
         >>> check_trainer({"check_val_every_n_epoch": 5}, 3)
@@ -272,7 +272,12 @@ def check_trainer(trainer: Mapping[str, Any], length: int | None) -> None:
             f"Expected `trainer.check_val_every_n_epoch` to be at most {length}, the epochs of the run, but got "
             f"{every}: nothing would be validated. Lower it, or train for longer."
         )
-    for part, why in (("val", "no weights could be chosen"), ("test", "the chosen weights are tested at the end")):
+    parts = {
+        "train": "nothing would be trained",
+        "val": "no weights could be chosen",
+        "test": "the chosen weights are tested at the end",
+    }
+    for part, why in parts.items():
         if trainer.get(f"limit_{part}_batches") == 0:
             raise ValueError(
                 f"Expected `trainer.limit_{part}_batches` to be above 0, but got 0: {why}. Raise it, or leave it out."

@@ -276,11 +276,17 @@ def _same_values(slim: nn.Module, dense: nn.Module, structure: Structure) -> Non
     held = dict((*naming.named_parameters(slim), *naming.named_buffers(slim)))
     for name, tensor in (*naming.named_parameters(dense), *naming.named_buffers(dense)):
         kept = kept_values(structure, name, tensor)
-        if name not in held or held[name].shape != kept.shape or not _equal(held[name], kept):
+        if name in held and held[name].shape == kept.shape and _equal(held[name], kept):
+            continue
+        if kept.layout is torch.strided and bool(kept.isnan().any()):  # NaN equals nothing, itself included
             raise SlimError(
-                f"Expected the slim network to hold the kept values of `{name}`, but it holds others. "
-                "Extract it again, or bring it up to date with `refresh`."
+                f"Expected the network's values to be numbers, but `{name}` holds NaN: the training has diverged. "
+                "Lower the learning rate, or take the weights of an earlier checkpoint."
             )
+        raise SlimError(
+            f"Expected the slim network to hold the kept values of `{name}`, but it holds others. "
+            "Extract it again, or bring it up to date with `refresh`."
+        )
 
 
 def _equal(left: Tensor, right: Tensor) -> bool:

@@ -75,6 +75,7 @@ REFUSALS = {
     "trainer.accumulate_grad_batches=0.5": "Expected `trainer.accumulate_grad_batches` to be a whole number, but got",
     "trainer.accelerator=abacus": "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer': ValueError(",
     "trainer.check_val_every_n_epoch=5": "Expected `trainer.check_val_every_n_epoch` to be at most 4, the epochs of",
+    "trainer.limit_train_batches=0": "Expected `trainer.limit_train_batches` to be above 0, but got 0: nothing would",
     "trainer.limit_val_batches=0": "Expected `trainer.limit_val_batches` to be above 0, but got 0: no weights could be",
     "trainer.devices=0": "Lightning refuses this: ",
     "optimizer.lr=-1": "Expected `optimizer` to have arguments that SGD takes, but it says: Invalid learning rate: -1",
