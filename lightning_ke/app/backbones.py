@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,8 +57,10 @@ def torchvision_backbone(
     models = import_extra("torchvision.models", "app")
     if name not in models.list_models(module=models):
         raise ValueError(_unknown("torchvision", name))
-    if width <= 0:
-        raise ValueError(f"Expected `backbone.width` to be greater than 0, but got {width}. Give 1 for full width.")
+    if not 0 < width < math.inf:  # nan is neither
+        raise ValueError(
+            f"Expected `backbone.width` to be greater than 0 and finite, but got {width}. Give 1 for full width."
+        )
     if stem not in ("imagenet", "small"):
         raise ValueError(f"Expected `backbone.stem` to be 'imagenet' or 'small', but got {stem!r}.")
     if stem == "small" and not name.startswith(("resnet", "resnext", "wide_resnet")):

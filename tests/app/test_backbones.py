@@ -70,7 +70,8 @@ def test_other_numbers_of_channels(name):
     [
         ({"name": "googlenet", "width": 0.5}, "`backbone.width` to be 1 for googlenet, but got 0.5"),
         ({"name": "vgg11_bn", "stem": "small"}, "`backbone.stem` to be 'imagenet' for vgg11_bn, but got 'small'"),
-        ({"name": "resnet18", "width": 0}, "`backbone.width` to be greater than 0, but got 0"),
+        ({"name": "resnet18", "width": 0}, "`backbone.width` to be greater than 0 and finite, but got 0"),
+        ({"name": "resnet18", "width": float("nan")}, "`backbone.width` to be greater than 0 and finite, but got nan"),
         ({"name": "resnet18", "width": 0.001}, "`backbone.width` to leave at least one channel"),
         ({"name": "resnet18", "stem": "tiny"}, "`backbone.stem` to be 'imagenet' or 'small', but got 'tiny'"),
     ],

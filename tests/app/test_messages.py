@@ -46,7 +46,7 @@ def test_a_typing_mistake_is_one_line(override):
 
 REFUSALS = {
     "backbone.name=resnet81": "Expected `backbone.name` to be a network that torchvision has, but got 'resnet81'. The",
-    "backbone.width=-1": "Expected `backbone.width` to be greater than 0, but got -1.",
+    "backbone.width=-1": "Expected `backbone.width` to be greater than 0 and finite, but got -1.",
     "split.rate=1.5": "Expected argument `rate` to be in (0, 1), but got 1.5.",
     "redraw.reset=laier": "Expected argument `reset` to be",
     "redraw.norm=keeep": "Expected argument `norm` to be",
