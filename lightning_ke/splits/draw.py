@@ -43,7 +43,8 @@ def draw_mask(
         rate: Share of what is fit, in (0, 1): of the channels for "kels" (about ``rate ** 2`` of the weights), of the
             weights for "wels". None is the default of a split that takes a rate.
         example_input: What the network is called with, batch dimension first: a tensor, a tuple or list of positional
-            or a dict of keyword arguments. Only splits that follow channels ("kels") need it.
+            or a dict of keyword arguments; by default the `example_input_array` of a LightningModule. Only splits that
+            follow channels ("kels") need it.
         seed: Seed of splits that draw at random.
         target: Canonical name of the submodule to which cutting and redrawing is limited, None for the whole network.
         ops: In place of `rate`, for "kels" and "importance": the share of the network's operations that the slim
@@ -70,6 +71,8 @@ def draw_mask(
     seed = plain_whole(seed)
     check_whole("seed", seed, least=0, optional=False)
     chosen = get_split(split, rate, ops)
+    if example_input is None and chosen.needs_calls:
+        example_input = getattr(unwrap(model), "example_input_array", None)
     calls = () if example_input is None else (as_call(example_input),)
     if chosen.needs_calls and not calls:
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
@@ -118,6 +119,22 @@ def test_a_rate_is_refused_where_it_means_nothing() -> None:
 def test_a_split_that_follows_channels_asks_for_an_example_input() -> None:
     with pytest.raises(ValueError, match="Expected argument `example_input` to be given for split 'kels'"):
         draw_mask(two_layers())
+
+
+def test_a_lightning_module_may_hold_the_example_input() -> None:
+    class Module(LightningModule):
+        def __init__(self, example: Tensor | None) -> None:
+            super().__init__()
+            self.layers = two_layers()
+            self.example_input_array = example
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers(x)
+
+    example = torch.zeros(1, 6)
+    assert draw_mask(Module(example)) == draw_mask(Module(None), example_input=example)
+    with pytest.raises(ValueError, match="Expected argument `example_input` to be given"):
+        draw_mask(Module(None))
 
 
 def test_a_target_that_does_not_exist_is_answered_with_the_nearest_names() -> None:
