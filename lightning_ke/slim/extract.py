@@ -50,8 +50,8 @@ def extract_slim(model: nn.Module, mask: Mask, example_input: Any = None, verify
     check_network(model)
     structure = structure_of(mask)
     slim = private_copy(model, narrowing(model, structure))
-    if getattr(slim, "_metric_attributes", None):  # where a LightningModule found its metric objects, by their id()
-        slim._metric_attributes = None  # type: ignore[assignment]
+    if "_metric_attributes" in vars(slim):  # where a LightningModule found its metric objects, by their id()
+        vars(slim)["_metric_attributes"] = None
     tell_sizes(slim, structure)
     if verify:
         verify_slim(slim, model, mask, example_input)
