@@ -8,31 +8,56 @@ from numbers import Integral, Real
 from typing import Any
 
 
-def check_whole(name: str, value: object, least: int, *, optional: bool = True) -> None:
-    """Refuse what is no whole number that is large enough.
+def whole(name: str, value: object, least: int) -> int:
+    """A whole number that is large enough, as a Python number.
+
+    NumPy's whole numbers count, too, but seeds are not made with them, nor checkpoints read with ``weights_only=True``.
 
     Args:
         name: Name of the argument.
         value: What was given for it.
         least: The smallest number that is allowed.
-        optional: Whether None is allowed, too.
 
     Raises:
         ValueError: If it is something else; bools are no numbers here.
 
     Example:
-        >>> check_whole("generations", 2.5, least=1)
+        >>> whole("warmup", 5, least=0)
+        5
+        >>> whole("warmup", 2.5, least=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected argument `warmup` to be a whole number of at least 0, but got 2.5.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"Expected argument `{name}` to be a whole number of at least {least}, but got {value!r}.")
+    return int(value)
+
+
+def whole_or_none(name: str, value: object, least: int) -> int | None:
+    """The same where None is allowed, too.
+
+    Args:
+        name: Name of the argument.
+        value: What was given for it.
+        least: The smallest number that is allowed.
+
+    Raises:
+        ValueError: If it is something else; bools are no numbers here.
+
+    Example:
+        >>> whole_or_none("generations", 2.5, least=1)
         Traceback (most recent call last):
         ...
         ValueError: Expected argument `generations` to be a whole number of at least 1 or None, but got 2.5.
     """
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        or_none = " or None" if optional else ""
-        raise ValueError(
-            f"Expected argument `{name}` to be a whole number of at least {least}{or_none}, but got {value!r}."
-        )
+    if value is None:
+        return None
+    try:
+        return whole(name, value, least)
+    except ValueError:
+        sentence = f"Expected argument `{name}` to be a whole number of at least {least} or None, but got {value!r}."
+        raise ValueError(sentence) from None
 
 
 def check_network(model: object) -> None:
@@ -162,22 +187,6 @@ def as_number(value: object) -> float:
         (2.0, nan, False)
     """
     return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-
-
-def plain_whole(value: Any) -> Any:
-    """NumPy's whole numbers as Python's, with which seeds are made and checkpoints written; all else as it is.
-
-    Args:
-        value: What was given for an argument.
-
-    Example:
-        >>> import numpy as np
-        >>> plain_whole(np.int64(3)), plain_whole("3"), plain_whole(True)
-        (3, '3', True)
-    """
-    if isinstance(value, bool):
-        return value
-    return int(value) if isinstance(value, Integral) else value
 
 
 def plain_values(values: Mapping[str, object]) -> dict[str, Any]:

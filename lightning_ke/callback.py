@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lightning_ke.arguments import check_choice, check_whole, plain_whole
+from lightning_ke.arguments import check_choice, whole_or_none
 from lightning_ke.compatibility import (
     AnyNamespaceCallback,
     LightningModule,
@@ -122,16 +122,10 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         phases: Sequence[Phase] | None = None,
     ) -> None:
         super().__init__()
-        generations, seed = plain_whole(generations), plain_whole(seed)
-        check_whole("generations", generations, least=1)
-        if isinstance(epochs_per_generation, (list, tuple)):
-            epochs_per_generation = [plain_whole(length) for length in epochs_per_generation]
-        else:
-            epochs_per_generation = plain_whole(epochs_per_generation)
-            check_whole("epochs_per_generation", epochs_per_generation, least=1)
+        if not isinstance(epochs_per_generation, (list, tuple)):
+            epochs_per_generation = whole_or_none("epochs_per_generation", epochs_per_generation, least=1)
         check_choice("score_fit", score_fit, ("epoch", "generation", False))
         check_choice("fit_norm", fit_norm, ("dense", "reestimate"))
-        check_whole("seed", seed, least=0)
         self._settings = Settings.of(
             split,
             rate,
@@ -148,12 +142,12 @@ class KnowledgeEvolution(AnyNamespaceCallback):
         )
         self._end = get_ending(end)
         check_fit_goals(self._settings.stop_at, self._end, score_fit)
-        self.generations = generations
+        self.generations = whole_or_none("generations", generations, least=1)
         self.epochs_per_generation = epochs_per_generation
         self.score_fit = score_fit
         self.fit_norm = fit_norm
         self.example_input = example_input
-        self.seed = seed
+        self.seed = whole_or_none("seed", seed, least=0)
         self._run: EvolutionRun | None = None
         self._first_draw: FirstDraw | None = None
         self._resumption: Resumption | None = None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from lightning_ke.arguments import as_number, check_choice, check_name, check_named, check_whole, plain_values
+from lightning_ke.arguments import as_number, check_choice, check_name, check_named, plain_values, whole
 from lightning_ke.generations import Plan, plan_generations, plan_lengths
 from lightning_ke.goals import logged
 
@@ -79,9 +79,7 @@ class FixedLength(GenerationEnd):
 
     def __init__(self, epochs: int | Sequence[int]) -> None:
         lengths = (epochs,) if isinstance(epochs, int) or not isinstance(epochs, Sequence) else tuple(epochs)
-        for length in lengths or (None,):
-            check_whole("epochs", length, least=1, optional=False)
-        self.epochs = lengths
+        self.epochs = tuple(whole("epochs", length, least=1) for length in lengths or (None,))
 
     def horizon(self, generation: int) -> int:
         """The length of the generation."""
@@ -97,13 +95,10 @@ class _Watching(GenerationEnd):
 
     def __init__(self, monitor: str, patience: int, least: int, most: int) -> None:
         check_name("monitor", monitor)
-        check_whole("patience", patience, least=1, optional=False)
-        check_whole("least", least, least=1, optional=False)
-        check_whole("most", most, least=least, optional=False)
         self.monitor = monitor
-        self.patience = patience
-        self.least = least
-        self.most = most
+        self.patience = whole("patience", patience, least=1)
+        self.least = whole("least", least, least=1)
+        self.most = whole("most", most, least=self.least)
         self._generation = 0
         self._best = math.inf
         self._waited = 0
@@ -266,7 +261,7 @@ def get_ending(end: str | GenerationEnd) -> GenerationEnd | None:
     """
     if isinstance(end, GenerationEnd):
         check_named("end", end, "reason")
-        check_whole("end.horizon(1)", end.horizon(1), least=1, optional=False)
+        whole("end.horizon(1)", end.horizon(1), least=1)
         return end
     check_choice("end", end, ("length", "plateau", "overfit"))
     if end == "length":

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 #: Number of generations where neither the callback nor the Trainer's length says otherwise.
@@ -47,7 +48,7 @@ def plan_lengths(lengths: Sequence[object], generations: int | None, max_epochs:
             f"Expected argument `generations` to be the number of lengths in `epochs_per_generation`, {len(lengths)}, "
             f"but got {generations}. Leave `generations` out."
         )
-    epochs = tuple(length for length in lengths if isinstance(length, int) and not isinstance(length, bool))
+    epochs = tuple(int(length) for length in lengths if isinstance(length, Integral) and not isinstance(length, bool))
     if len(epochs) == len(lengths) and min(epochs, default=0) >= 1:
         if max_epochs not in (-1, sum(epochs)):
             raise ValueError(

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_ke.arguments import check_network, check_patterns, check_whole, plain_whole
+from lightning_ke.arguments import check_network, check_patterns, whole
 from lightning_ke.keyed_rng import forked_rng
 from lightning_ke.masks import Mask, check_mask
 from lightning_ke.naming import join_name, named_parameters, nearest_names
@@ -103,10 +103,9 @@ def redraw(
     """
     check_network(model)
     check_mask(mask)
-    generation, seed = plain_whole(generation), plain_whole(seed)
-    check_whole("seed", seed, least=0, optional=False)
+    generation, seed = whole("generation", generation, least=1), whole("seed", seed, least=0)
     reset = get_reset(reset)
-    _check(model, mask, generation, reset, norm)
+    _check(model, mask, reset, norm)
     excluded = match_patterns(exclude, (name for name, _ in named_parameters(model)))
     kept: dict[str, list[str]] = {"bare": [], "frozen": [], "excluded": [], "unoptimized": []}
     redrawn: dict[str, int] = {}
@@ -272,12 +271,7 @@ def match_patterns(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
     return matched
 
 
-def _check(model: nn.Module, mask: Mask, generation: int, reset: Reset, norm: str) -> None:
-    if type(generation) is not int or generation < 1:
-        raise ValueError(
-            f"Expected argument `generation` to be a positive integer, but got {generation!r}. "
-            "The first redraw of a run opens generation 2."
-        )
+def _check(model: nn.Module, mask: Mask, reset: Reset, norm: str) -> None:
     if not reset.ready:
         raise ValueError(
             f"Expected argument `reset` to have seen the first weights, but {reset.name!r} remembers none. Before "

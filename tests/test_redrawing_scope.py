@@ -167,7 +167,7 @@ def test_nonsense_is_refused(wrong: dict[str, object], error: type[Exception], s
 @pytest.mark.parametrize("generation", [0, -1, 1.5, True, "2"])
 def test_a_generation_that_is_none_is_refused(generation: object) -> None:
     net = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="Expected argument `generation` to be a positive integer"):
+    with pytest.raises(ValueError, match="Expected argument `generation` to be a whole number of at least 1"):
         redraw(net, all_reset(net), generation=generation)
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Sampler
 
-from lightning_ke.arguments import check_whole
+from lightning_ke.arguments import whole, whole_or_none
 from lightning_ke.data.decode import Undecoded
 from lightning_ke.data.images import CenterCrop, Crop, ImageSet, RandomCrop, ShiftCrop, as_is
 from lightning_ke.data.selection import few_of_each, wrong_labels
@@ -79,19 +79,18 @@ class ImageDataModule(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_whole("image_size", image_size, least=1, optional=False)
-        check_whole("eval_resize", eval_resize, least=1)
-        check_whole("memory_size", memory_size, least=1)
-        check_whole("batch_size", batch_size, least=1, optional=False)
-        check_whole("padding", padding, least=0)
-        check_whole("per_class", per_class, least=1)
-        check_whole("seed", seed, least=0)
-        check_whole("num_workers", num_workers, least=0)
+        self.image_size = image_size = whole("image_size", image_size, least=1)
+        self.batch_size = whole("batch_size", batch_size, least=1)
+        self.num_workers = whole("num_workers", num_workers, least=0)
+        self.padding = whole_or_none("padding", padding, least=0)
+        self.per_class = whole_or_none("per_class", per_class, least=1)
+        self.seed = whole("seed", seed, least=0)
+        eval_resize = whole_or_none("eval_resize", eval_resize, least=1)
+        memory_size = whole_or_none("memory_size", memory_size, least=1)
         if not 0 <= label_noise < 1:
             raise ValueError(
                 f"Expected argument `label_noise` to be in [0, 1), but got {label_noise}. It is a share of labels."
             )
-        self.image_size = image_size
         self.eval_resize = round(image_size * 256 / 224) if eval_resize is None else eval_resize
         self.memory_size = round(image_size * 1.5) if memory_size is None else memory_size
         for name, value in (("eval_resize", self.eval_resize), ("memory_size", self.memory_size)):
@@ -113,15 +112,10 @@ class ImageDataModule(LightningDataModule, ABC):
                     f"Expected argument `{name}` to be a number for each of {self.in_channels} channels, or one for all"
                     f"{more}, but got {tuple(values)}."
                 )
-        self.batch_size = batch_size
         self.crop_scale = (low, high)
         self.flip = flip
         self.mean, self.std = tuple(mean), tuple(std)
-        self.num_workers = num_workers
-        self.padding = padding
-        self.per_class = per_class
         self.label_noise = label_noise
-        self.seed = seed
         self.wrong_labels: Tensor | None = None
         # What a schedule may change on the way.
         self._strength, self._training_size = 1.0, self.image_size

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_ke.arguments import check_whole
+from lightning_ke.arguments import whole
 from lightning_ke.data.decode import DataNotFoundError
 
 Windows = tuple[Tensor, Tensor]
@@ -48,13 +48,11 @@ class TextDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        check_whole("length", length, least=1, optional=False)
-        check_whole("batch_size", batch_size, least=1, optional=False)
-        check_whole("least_count", least_count, least=1, optional=False)
-        check_whole("num_workers", num_workers, least=0, optional=False)
         self.file = Path(file)
-        self.length = length
-        self.batch_size = batch_size
+        self.length = whole("length", length, least=1)
+        self.batch_size = whole("batch_size", batch_size, least=1)
+        self.least_count = whole("least_count", least_count, least=1)
+        self.num_workers = whole("num_workers", num_workers, least=0)
         train, val = shares if len(shares) == 2 else (0, 0)
         if not (min(train, val) > 0 and train + val < 1):
             raise ValueError(
@@ -62,8 +60,6 @@ class TextDataModule(LightningDataModule):
                 "example [0.9, 0.05]."
             )
         self.shares = (train, val)
-        self.least_count = least_count
-        self.num_workers = num_workers
 
     @cached_property
     def _parts(self) -> tuple[list[str], dict[str, Tensor]]:

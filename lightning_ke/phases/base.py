@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_ke.arguments import as_number, check_whole, plain_values
+from lightning_ke.arguments import as_number, plain_values, whole
 from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below
 from lightning_ke.optimizer_state import clear_entries
@@ -95,8 +95,8 @@ class Phase(ABC):
                 f"Expected `begin` and `end` of phase {self.name!r} to be shares of a generation with "
                 f"0 <= begin < end <= 1, but got {begin!r} and {end!r}. Give 0 and 0.25 for its first quarter."
             )
-        check_whole("first_generation", first_generation, least=1, optional=False)
-        self.begin, self.end, self.first_generation = float(begin), float(end), first_generation
+        self.begin, self.end = float(begin), float(end)
+        self.first_generation = whole("first_generation", first_generation, least=1)
 
     def holds(self, generation: int, epoch: int, horizon: int) -> bool:
         """Whether it holds in an epoch.

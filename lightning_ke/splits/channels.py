@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_ke.arguments import check_whole
+from lightning_ke.arguments import whole_or_none
 from lightning_ke.masks import Mask
 from lightning_ke.naming import named_parameters
 from lightning_ke.splits.base import Split, SplitContext, check_rate
@@ -39,7 +39,8 @@ class ChannelSplit(Split):
     needs_calls = True
 
     def __post_init__(self) -> None:
-        check_whole("round_to", self.round_to, least=1)
+        # A frozen dataclass is filled in this way.
+        object.__setattr__(self, "round_to", whole_or_none("round_to", self.round_to, least=1))
         if self.ops is not None:
             check_rate(self.ops, "ops", "the share of the network's operations that the slim network may need")
             if self.rate is not None:
@@ -48,7 +49,6 @@ class ChannelSplit(Split):
                     f"{self.rate!r}. Leave one of them out (`split.rate=null` for ke-train)."
                 )
         else:
-            # A frozen dataclass is filled in this way.
             object.__setattr__(self, "rate", check_rate(0.5 if self.rate is None else self.rate))
 
     def __repr__(self) -> str:

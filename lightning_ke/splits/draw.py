@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-from lightning_ke.arguments import check_network, check_whole, plain_whole
+from lightning_ke.arguments import check_network, whole
 from lightning_ke.masks import Mask
 from lightning_ke.naming import (
     is_below,
@@ -68,8 +68,7 @@ def draw_mask(
         tensor(32)
     """
     check_network(model)
-    seed = plain_whole(seed)
-    check_whole("seed", seed, least=0, optional=False)
+    seed = whole("seed", seed, least=0)
     chosen = get_split(split, rate, ops)
     if example_input is None and chosen.needs_calls:
         example_input = getattr(unwrap(model), "example_input_array", None)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_ke.arguments import as_number, check_whole
+from lightning_ke.arguments import as_number, whole
 from lightning_ke.keyed_rng import forked_rng
 from lightning_ke.masks import Mask
 from lightning_ke.naming import is_below, unwrap
@@ -73,7 +73,7 @@ def find_supermask(
         tensor(256)
     """
     check_rate(rate)
-    check_whole("epochs", epochs, least=1)
+    epochs = whole("epochs", epochs, least=1)
     if not 0 < as_number(lr) < math.inf:
         raise ValueError(f"Expected argument `lr` to be a positive number, but got {lr!r}. Leave it at 1.0.")
     network = unwrap(model)

@@ -7,7 +7,7 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from lightning_ke.arguments import check_whole
+from lightning_ke.arguments import whole
 
 
 def cosine_with_warmup(optimizer: Optimizer, horizon: int, warmup: int = 5) -> LRScheduler:
@@ -36,7 +36,7 @@ def cosine_with_warmup(optimizer: Optimizer, horizon: int, warmup: int = 5) -> L
         >>> rates
         [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
     """
-    check_whole("warmup", warmup, least=0, optional=False)
+    warmup = whole("warmup", warmup, least=0)
     if warmup >= horizon:
         raise ValueError(
             f"Expected argument `warmup` to be shorter than the schedule, {horizon}, but got {warmup}. "
