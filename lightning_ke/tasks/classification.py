@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassCalibrationError
 
 from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler
-from lightning_ke.tasks.scored import ScoredTask
+from lightning_ke.tasks.scored import ScoredTask, refuse_value_loss
 
 Batch = tuple[Tensor, Tensor]
 
@@ -35,8 +35,8 @@ class Classification(ScoredTask):
             its own, and is none of the `monitors`.
 
     Raises:
-        ValueError: If there is a single class, the loss's label smoothing is out of range, or (when training starts)
-            the Trainer's length is unknown and a schedule needs it.
+        ValueError: If there is a single class, the loss is one of values or its label smoothing is out of range, or
+            (when training starts) the Trainer's length is unknown and a schedule needs it.
 
     Example:
         >>> import torch
@@ -62,6 +62,7 @@ class Classification(ScoredTask):
                 f"Expected argument `num_classes` to be at least 2, but got {num_classes}: there is nothing to tell "
                 "apart. A folder of images needs one folder for each class."
             )
+        refuse_value_loss(loss, "one class for each example")
         loss = nn.CrossEntropyLoss(label_smoothing=0.1) if loss is None else loss
         smoothing = getattr(loss, "label_smoothing", 0.0)  # torch would refuse it in the first step
         if not 0 <= smoothing < 1:

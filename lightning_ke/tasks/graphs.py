@@ -13,7 +13,7 @@ from lightning_ke.arguments import check_choice
 from lightning_ke.data.labels import UNKNOWN
 from lightning_ke.extras import import_extra
 from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler
-from lightning_ke.tasks.scored import ScoredTask
+from lightning_ke.tasks.scored import ScoredTask, refuse_value_loss
 
 
 class NodeClassification(ScoredTask):
@@ -30,6 +30,9 @@ class NodeClassification(ScoredTask):
         scheduler: As for every task.
         interval: As for every task.
         config: How the backbone was built, in plain values, to be kept in the checkpoint.
+
+    Raises:
+        ValueError: If the loss is one of values.
 
     Example:
         >>> import torch
@@ -49,6 +52,7 @@ class NodeClassification(ScoredTask):
         interval: Literal["epoch", "step"] = "epoch",
         config: Mapping[str, Any] | None = None,
     ) -> None:
+        refuse_value_loss(loss, "one class for each node")
         loss = nn.CrossEntropyLoss(ignore_index=UNKNOWN) if loss is None else loss
         metrics = {"acc": MulticlassAccuracy(num_classes, average="micro", ignore_index=UNKNOWN)}
         super().__init__(backbone, loss, metrics, optimizer, scheduler, interval)

@@ -83,6 +83,37 @@ class ScoredTask(Task):
             )
 
 
+# Torch's losses that compare each output with a value of its own.
+_OF_VALUES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+
+
+def refuse_value_loss(loss: nn.Module | None, targets: str) -> None:
+    """Refuse a loss that wants a value for each output where the targets are classes.
+
+    It would fail at the first batch, or, where there are as many examples as classes, train something else.
+
+    Args:
+        loss: The criterion, or a loss that holds one.
+        targets: What the targets are.
+
+    Raises:
+        ValueError: If it, or its criterion, is one of values.
+
+    Example:
+        >>> refuse_value_loss(nn.MSELoss(), "one class for each example")
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected argument `loss` to compare one class for each example, but MSELoss compares a value for \
+each output. Give nn.CrossEntropyLoss() (loss=cross_entropy).
+    """
+    criterion = getattr(loss, "criterion", loss)
+    if isinstance(criterion, _OF_VALUES):
+        raise ValueError(
+            f"Expected argument `loss` to compare {targets}, but {type(criterion).__name__} compares a value for each "
+            "output. Give nn.CrossEntropyLoss() (loss=cross_entropy)."
+        )
+
+
 def refuse_class_loss(loss: nn.Module | None, targets: str, instead: str) -> None:
     """Refuse a loss that wants one class for each example where the targets are none; it would train something else.
 

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_ke.tasks.base import MakeOptimizer, MakeScheduler
-from lightning_ke.tasks.scored import ScoredTask
+from lightning_ke.tasks.scored import ScoredTask, refuse_value_loss
 
 
 class NextCharacter(ScoredTask):
@@ -27,6 +27,9 @@ class NextCharacter(ScoredTask):
         scheduler: As for every task.
         interval: As for every task.
         config: How the backbone was built, in plain values, to be kept in the checkpoint.
+
+    Raises:
+        ValueError: If the loss is one of values.
 
     Example:
         >>> task = NextCharacter(CharacterGRU(num_classes=30), num_classes=30)
@@ -44,6 +47,7 @@ class NextCharacter(ScoredTask):
         interval: Literal["epoch", "step"] = "epoch",
         config: Mapping[str, Any] | None = None,
     ) -> None:
+        refuse_value_loss(loss, "one character at each position")
         metrics: dict[str, Metric] = {
             "perplexity": _Perplexity(),
             "acc": MulticlassAccuracy(num_classes, average="micro"),

@@ -300,6 +300,17 @@ def test_the_better_direction_of_every_score_is_known() -> None:
         }
 
 
+@pytest.mark.parametrize(
+    "loss", [nn.MSELoss(), nn.L1Loss(), nn.BCEWithLogitsLoss(), Distillation(mlp(3), criterion=nn.MSELoss())]
+)
+@pytest.mark.parametrize("task", [Classification, NodeClassification, NextCharacter])
+def test_classes_are_not_learnt_as_values(task: Any, loss: nn.Module) -> None:
+    with pytest.raises(
+        ValueError, match=r"compare one \w+ .*, but \w+ compares a value for each output\..*cross_entropy"
+    ):
+        task(mlp(3), 3, loss=loss)
+
+
 def test_several_labels_are_not_learnt_as_one() -> None:
     with pytest.raises(ValueError, match="loss=binary_cross_entropy"):
         MultiLabel(mlp(3), 3, nn.CrossEntropyLoss())
