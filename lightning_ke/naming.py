@@ -80,6 +80,22 @@ def nearest_names(name: str, names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(map(repr, close))
 
 
+def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
+    """End an error message with the existing name that a wrong one is like, if there is one.
+
+    Args:
+        name: The name that does not exist.
+        names: The names that do.
+        otherwise: What to say if none of them is like it.
+
+    Example:
+        >>> did_you_mean("laier", ["layer", "zero"]), did_you_mean("gaussian", ["layer", "zero"])
+        ("Did you mean 'layer'?", '')
+    """
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)
+    return f"Did you mean {close[0]!r}?" if close else otherwise
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the network inside ``torch.compile``, DDP, DataParallel, FSDP and activation checkpointing wrappers.
 

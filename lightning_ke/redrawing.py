@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_ke.arguments import check_network, check_patterns, whole
 from lightning_ke.keyed_rng import forked_rng
 from lightning_ke.masks import Mask, check_mask
-from lightning_ke.naming import join_name, named_parameters, nearest_names
+from lightning_ke.naming import did_you_mean, join_name, named_parameters
 from lightning_ke.packing import Channels, Entry
 from lightning_ke.pieces import UniformFill, in_pieces, rows_at_once, uniform_fills, write
 from lightning_ke.resets import LayerReset, Reset, get_reset
@@ -262,10 +262,11 @@ def match_patterns(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
         found = {name for name in names if fnmatchcase(name, pattern)}
         if not found:
             below = any(name.startswith(pattern + ".") for name in names)
-            hint = repr(pattern + ".*") if below else nearest_names(pattern, names)
+            some = f"Some of them are {', '.join(map(repr, names[:3]))}."
             raise ValueError(
                 f"Expected every pattern in argument `exclude` to match a parameter, but {pattern!r} matches none. "
-                f"Patterns are compared with whole names; did you mean {hint}?"
+                "Patterns are compared with whole names. "
+                + (f"Did you mean {pattern + '.*'!r}?" if below else did_you_mean(pattern, names, some))
             )
         matched |= found
     return matched

@@ -128,10 +128,14 @@ def test_patterns_that_match_nothing_are_refused() -> None:
     names = ["head.weight", "head.bias", "body.weight"]
     assert match_patterns(["head.*", "*.weight"], names) == set(names)
     assert match_patterns((), names) == set()
-    with pytest.raises(ValueError, match=r"'head' matches none.*did you mean 'head\.\*'\?"):
+    with pytest.raises(ValueError, match=r"'head' matches none.*Did you mean 'head\.\*'\?"):
         match_patterns(["head"], names)
-    with pytest.raises(ValueError, match=r"'haed\.weight' matches none.*did you mean 'head\.weight'"):
+    with pytest.raises(ValueError, match=r"'haed\.weight' matches none.*Did you mean 'head\.weight'"):
         match_patterns(["haed.weight"], names)
+    with pytest.raises(
+        ValueError, match=r"'stem' matches none\. .* Some of them are 'head\.weight', 'head\.bias', 'body\."
+    ):
+        match_patterns(["stem"], names)
     with pytest.raises(TypeError, match=r"sequence of patterns, but got the string 'head\.\*'"):
         match_patterns("head.*", names)
 

@@ -61,9 +61,25 @@ def _unknown_key(error: BaseException, config_dir: Path) -> str | None:
     if found is None:
         return None
     key = found[1]
-    nearest = difflib.get_close_matches(key, list(_known_keys(config_dir)), n=1, cutoff=0.6)
-    hint = f"Did you mean {nearest[0]!r}?" if nearest else "`ke-train --help` shows the known ones."
-    return f"There is no key {key!r}. {hint} (A new key is added by +{key}=VALUE.)"
+    return f"There is no key {key!r}. {_hint(key, list(_known_keys(config_dir)))} (A new key is added by +{key}=VALUE.)"
+
+
+def _hint(key: str, known: list[str]) -> str:
+    """What a wrong key may have meant: a key of its group, or of any group if it is written without one."""
+    group, _, name = key.rpartition(".")
+    names: dict[str, str] = {}
+    if group and group not in known:
+        name, names = key, {candidate: candidate for candidate in known}
+    else:  # whole keys of one group are alike already, whatever follows
+        for candidate in sorted(known, key=lambda candidate: candidate.count(".")):
+            where, _, own = candidate.rpartition(".")
+            if (not group or where == group) and not own.startswith("_"):
+                names.setdefault(own, candidate)
+    if nearest := difflib.get_close_matches(name, names, n=1, cutoff=0.7):
+        return f"Did you mean {names[nearest[0]]!r}?"
+    if group in known and names:
+        return f"{group!r} has {', '.join(names)}."
+    return "`ke-train --help` shows the known ones."
 
 
 def _unknown_option(error: BaseException) -> str | None:
@@ -87,7 +103,7 @@ def _known_keys(config_dir: Path) -> Iterator[str]:
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         config = OmegaConf.to_container(compose("train"), resolve=False)
     yield from _keys(config, "")
-    yield "experiment"
+    yield from ("experiment", "resume")
 
 
 def _keys(config: Any, prefix: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig
 
 from lightning_ke.app.build import plain, target_of
-from lightning_ke.naming import nearest_names
+from lightning_ke.naming import did_you_mean
 
 # Keys of conf/train.yaml that stand outside of any group: what they hold, and which numbers make sense.
 _OWN: dict[str, tuple[Any, int | None, int | None]] = {
@@ -59,10 +59,10 @@ def _check_node(key: str, node: Mapping[str, Any]) -> None:
             continue
         if argument not in hints:
             if complete:
-                nearest = nearest_names(argument, sorted(hints), limit=1)
+                known = sorted(hints.keys() - {"self"})
                 raise ValueError(
-                    f"Expected `{key}.{argument}` to be an argument of {name}, but it takes none of that name. Did you "
-                    f"mean {nearest}?"
+                    f"Expected `{key}.{argument}` to be an argument of {name}, but it takes none of that name. "
+                    + did_you_mean(argument, known, f"It takes {', '.join(known)}.")
                 )
         elif not _is(value, hints[argument]):
             raise ValueError(

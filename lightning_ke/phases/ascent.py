@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn, optim
 
 from lightning_ke.arguments import as_number, check_patterns
-from lightning_ke.naming import named_parameters, nearest_names
+from lightning_ke.naming import did_you_mean, named_parameters
 from lightning_ke.optimizer_state import start_over
 from lightning_ke.phases.base import Phase, Scene
 
@@ -91,9 +91,10 @@ class Ascent(Phase):
         names = [name for name, _ in named_parameters(scene.model)]
         for pattern in self.layers:
             if not any(fnmatchcase(name, pattern) for name in names):
+                some = f"Some of them are {', '.join(map(repr, names[:3]))}."
                 raise ValueError(
                     f"Expected every pattern in argument `layers` of phase 'ascent' to match a parameter, but "
-                    f"{pattern!r} matches none. Did you mean {nearest_names(pattern, names)}?"
+                    f"{pattern!r} matches none. {did_you_mean(pattern, names, some)}"
                 )
         for optimizer in scene.optimizers:
             if isinstance(optimizer, optim.LBFGS):

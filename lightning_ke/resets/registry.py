@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_ke.arguments import check_named
-from lightning_ke.naming import nearest_names
+from lightning_ke.naming import did_you_mean
 from lightning_ke.resets.base import Reset
 from lightning_ke.resets.drawn import KaimingNormal, LayerReset, NoReset, Zero
 from lightning_ke.resets.orthogonal import Orthogonal
@@ -45,6 +45,6 @@ def get_reset(reset: str | Reset) -> Reset:
     if not isinstance(given, str) or given not in _RESETS:
         raise ValueError(
             f"Expected argument `reset` to be one of {', '.join(map(repr, list_resets()))} or a Reset object, "
-            f"but got {reset!r}. Did you mean {nearest_names(str(reset), list_resets(), limit=1)}?"
+            f"but got {reset!r}. {did_you_mean(str(reset), list_resets())}".rstrip()
         )
     return _RESETS[given]()

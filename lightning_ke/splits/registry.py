@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightning_ke.arguments import check_named
-from lightning_ke.naming import nearest_names
+from lightning_ke.naming import did_you_mean
 from lightning_ke.splits.base import Split, check_rate
 from lightning_ke.splits.bottom_up import BottomUp
 from lightning_ke.splits.channels import ChannelSplit
@@ -93,7 +93,7 @@ def split_info(name: str) -> SplitInfo:
     if name not in _SPLITS:
         raise ValueError(
             f"Expected argument `split` to be one of {', '.join(map(repr, list_splits()))} or a split object, "
-            f"but got {name!r}. Did you mean {nearest_names(str(name), _SPLITS, limit=1)}?"
+            f"but got {name!r}. {did_you_mean(str(name), _SPLITS)}".rstrip()
         )
     return _SPLITS[name]
 

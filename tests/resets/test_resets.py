@@ -65,6 +65,8 @@ def test_what_is_no_reset_is_refused(reset: Any) -> None:
 def test_an_unknown_reset_is_refused_by_naming_those_that_exist() -> None:
     with pytest.raises(ValueError, match=r"`reset` to be one of 'initial', .* but got 'zeros'\. Did you mean 'zero'\?"):
         redraw(network(), all_reset(network()), generation=2, reset="zeros")
+    with pytest.raises(ValueError, match=r"but got 'gaussian'\.$"):  # like none of them
+        redraw(network(), all_reset(network()), generation=2, reset="gaussian")
 
 
 @pytest.mark.parametrize("name", list_resets())

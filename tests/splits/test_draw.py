@@ -45,6 +45,8 @@ def test_the_registry_lists_every_split_with_a_description() -> None:
 def test_an_unknown_split_is_refused_by_naming_those_that_exist() -> None:
     with pytest.raises(ValueError, match=r"one of .*'kels', .* but got 'kel'\. Did you mean 'kels'\?"):
         draw_mask(two_layers(), split="kel")
+    with pytest.raises(ValueError, match=r"but got 'halves'\.$"):  # like none of them
+        draw_mask(two_layers(), split="halves")
     with pytest.raises(ValueError, match=r"Expected argument `split` to be one of .* but got 3"):
         get_split(3)
 
