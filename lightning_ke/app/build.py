@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,6 +86,33 @@ def taken_by(node: Any, known: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in known.items() if name in parameters and name not in node}
 
 
+def check_filled(key: str, node: Any, known: Iterable[str]) -> None:
+    """Refuse a node whose target needs an argument that nobody gives it.
+
+    Args:
+        key: The node's key.
+        node: A node with a ``_target_``.
+        known: Names of the arguments that it is given beside those that stand in it.
+
+    Raises:
+        ValueError: Naming the argument.
+
+    Example:
+        >>> check_filled("own", {"_target_": "string.Template"}, ["backbone"])
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected a value for `own.template`, which Template needs, but it has none. Add +own.template=VALUE.
+    """
+    given = {*node, *known}
+    for name, parameter in inspect.signature(target_of(node)).parameters.items():
+        optional = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if not optional and parameter.default is parameter.empty and name not in given:
+            raise ValueError(
+                f"Expected a value for `{key}.{name}`, which {node['_target_'].rpartition('.')[2]} needs, but it has "
+                f"none. Add +{key}.{name}=VALUE."
+            )
+
+
 def build_optimizer(node: Any) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
     """Build an optimizer's factory, and try it: torch checks its arguments when training has begun, which is late.
 
@@ -92,7 +120,7 @@ def build_optimizer(node: Any) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
         node: A node whose ``_target_`` takes parameters.
 
     Raises:
-        ValueError: If the optimizer refuses its arguments.
+        ValueError: If the optimizer refuses its arguments, or if one of them is not finite.
 
     Example:
         >>> build_optimizer({"_target_": "torch.optim.SGD", "_partial_": True, "lr": -1})
@@ -100,6 +128,10 @@ def build_optimizer(node: Any) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
         ...
         ValueError: Expected `optimizer` to have arguments that SGD takes, but it says: Invalid learning rate: -1
     """
+    for argument, value in plain(node).items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):  # torch compares, and nan is not below 0
+                raise ValueError(f"Expected `optimizer.{argument}` to be finite, but got {value}. Give a number.")
     make: Callable[[Iterable[nn.Parameter]], Optimizer] = build(node)
     try:
         make([nn.Parameter(torch.zeros(1))])

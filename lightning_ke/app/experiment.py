@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lightning_ke.app.answers import sentence_for
-from lightning_ke.app.build import build, build_optimizer, importable_from, plain, taken_by, target_of
+from lightning_ke.app.build import build, build_optimizer, check_filled, importable_from, plain, taken_by, target_of
 from lightning_ke.app.checkpoints import AtomicCheckpointIO, LastCheckpoint, RunCheckpoint
 from lightning_ke.app.isolation import isolated
 from lightning_ke.app.loggers import run_loggers
@@ -56,6 +56,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> float | No
         # One device needs no `srun`; who asks for several in a cluster has read how.
         warnings.filterwarnings("ignore", message="The `srun` command is available.*")
         seed_everything(config.seed, workers=True, verbose=False)
+        check_filled("datamodule", config.datamodule, ())
         data: LightningDataModule = build(config.datamodule)
         data.prepare_data()
         task = build_task(config, data)
@@ -111,6 +112,9 @@ def build_task(config: DictConfig, data: LightningDataModule) -> LightningModule
     Args:
         config: The composed configuration.
         data: Says how many classes and channels there are, if it knows.
+
+    Raises:
+        ValueError: If the module needs an argument that nobody gives it.
     """
     sizes = {name: getattr(data, name) for name in ("num_classes", "in_channels", "image_size") if hasattr(data, name)}
     backbone = plain(config.backbone)
@@ -126,6 +130,7 @@ def build_task(config: DictConfig, data: LightningDataModule) -> LightningModule
         "config": lambda: {name: value for name, value in backbone.items() if name != "weights"},
     }
     known = taken_by(config.task, known)
+    check_filled("task", config.task, known)
     make = build(config.task, _partial_=True)
     task: LightningModule = make(**{name: value() if callable(value) else value for name, value in known.items()})
     if config.channels_last:
@@ -162,7 +167,8 @@ def build_evolution(config: DictConfig, split: Split) -> KnowledgeEvolution:
     for name in ("end", "reset"):
         if isinstance(options[name], dict):
             options[name] = build(options[name])
-    options["phases"] = build(options["phases"])
+    if isinstance(options["phases"], list):
+        options["phases"] = build(options["phases"])
     return KnowledgeEvolution(
         split,
         generations=options.pop("count"),

@@ -30,6 +30,10 @@ TYPING_MISTAKES = {
     "split.rte=0.3": "There is no key 'split.rte'. Did you mean 'split.rate'?",
     "sede=1": "There is no key 'sede'. Did you mean 'seed'?",
     "experimnt=demo": "There is no key 'experimnt'. Did you mean 'experiment'?",
+    "lr=1": "There is no key 'lr'. Did you mean 'optimizer.lr'?",
+    "dataset=cifar10": "There is no key 'dataset'. `ke-train --help` shows the known ones.",
+    "optimizer.betas=1": "There is no key 'optimizer.betas'. 'optimizer' has lr, momentum, weight_decay, nesterov. (A",
+    "genration.count=1": "There is no key 'genration.count'. Did you mean 'generations.count'?",
     "zzz=1": "There is no key 'zzz'. `ke-train --help` shows the known ones.",
     "backbone=resnet50": "The group 'backbone' has no option 'resnet50'; it has ",
     "experiment=smok": "The group 'experiment' has no option 'smok'; it has ",
@@ -70,7 +74,10 @@ REFUSALS = {
     "datamodule.batch_size=true": "Expected `datamodule.batch_size` to be a whole number, but got True.",
     "datamodule.flip=3": "Expected `datamodule.flip` to be true or false, but got 3.",
     "datamodule.crop_scale=[0.1,big]": "Expected `datamodule.crop_scale` to be a list, but got [0.1, 'big'].",
-    "+datamodule.per_clas=5": "Expected `datamodule.per_clas` to be an argument of EmbeddedDataModule, but it takes",
+    "+datamodule.per_clas=5": "Expected `datamodule.per_clas` to be an argument of EmbeddedDataModule, but it takes "
+    "none of that name. Did you mean 'per_class'?",
+    "+datamodule.zoom=5": "Expected `datamodule.zoom` to be an argument of EmbeddedDataModule, but it takes none of "
+    "that name. It takes batch_size, ",
     "backbone.stem=smal": "Expected `backbone.stem` to be one of 'imagenet', 'small', but got 'smal'.",
     "trainer.accumulate_grad_batches=0.5": "Expected `trainer.accumulate_grad_batches` to be a whole number, but got",
     "trainer.accelerator=abacus": "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer': ValueError(",
@@ -80,12 +87,26 @@ REFUSALS = {
     "trainer.devices=0": "Lightning refuses this: ",
     "optimizer.lr=-1": "Expected `optimizer` to have arguments that SGD takes, but it says: Invalid learning rate: -1",
     "optimizer.lr=fast": "Expected `optimizer.lr` to be a number or Tensor, but got 'fast'.",
+    "optimizer.lr=nan": "Expected `optimizer.lr` to be finite, but got nan. Give a number.",
+    "optimizer.lr=inf": "Expected `optimizer.lr` to be finite, but got inf. Give a number.",
+    "optimizer=adamw +optimizer.betas=[0.9,nan]": "Expected `optimizer.betas` to be finite, but got [0.9, nan].",
+    "generations.phases=3": "Expected argument `phases` to be a list of phases, such as `[SlimFirst()]`, but got 3.",
+    "generations.phases=[3]": "Expected argument `phases` ",
+    f"task._target_={__name__}.NeedsWidth": "Expected a value for `task.width`, which NeedsWidth needs, but it has "
+    "none. Add +task.width=VALUE.",
+    "loss=mse": "Expected argument `loss` to compare one class for each example, but MSELoss compares a value for each",
+    "loss=binary_cross_entropy": "Expected argument `loss` to compare one class for each example, but BCEWithLogits",
     "task._target_=nowhere.Module": "Expected `_target_` to name something that can be imported, but got 'nowhere.Mod",
     "mode=maxi": "Expected `mode` to be one of max, min, but got 'maxi'.",
     "monitor=val_loss": "Expected `mode` to be 'min' for val_loss, but got 'max': the worst weights would be chosen.",
     "mode=min": "Expected `mode` to be 'max' for val_acc, but got 'min': the worst weights would be",
     "loss.label_smoothing=2": "Expected argument `label_smoothing` to be in [0, 1), but got 2.",
 }
+
+
+class NeedsWidth(LightningModule):
+    def __init__(self, backbone, width, **others):
+        """Never called."""
 
 
 @pytest.mark.parametrize("override", REFUSALS)
