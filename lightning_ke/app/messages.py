@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -37,7 +37,8 @@ def line_for(error: BaseException, config_dir: Path) -> str | None:
             return f"Lightning refuses this: {' '.join(str(refusal).split())}"
         refusal = refusal.__cause__
     if isinstance(error, HydraException | OmegaConfBaseException):
-        line = _unknown_key(error, config_dir) or _unknown_option(error) or _first_lines(error)
+        line = _unreadable(error) or _several(error) or _unknown_key(error, config_dir) or _unknown_option(error)
+        line = line or _first_lines(error)
         return (
             f"{line} (HYDRA_FULL_ERROR=1 shows the traceback.)" if isinstance(error, InstantiationException) else line
         )
@@ -52,6 +53,28 @@ def _raised_in_package(error: BaseException) -> bool:
     frame, number = frames[-1]
     line = linecache.getline(frame.f_code.co_filename, number, frame.f_globals)
     return str(frame.f_globals.get("__name__", "")).startswith("lightning_ke.") and line.lstrip().startswith("raise")
+
+
+def _unreadable(error: BaseException) -> str | None:
+    """What to do with an argument that Hydra's grammar does not know: paths with brackets or `=`, umlauts."""
+    if not isinstance(error, OverrideParseException):
+        return None
+    key, equals, value = error.override.partition("=")
+    if not equals:
+        return f"Expected arguments of the form KEY=VALUE, but got {error.override!r}."
+    return (
+        f"Expected a value for {key!r} that Hydra can read, but got {value!r}. One with brackets, `=` or other letters "
+        f"than English ones stands in quotes of its own: \"{key}='{value}'\"."
+    )
+
+
+def _several(error: BaseException) -> str | None:
+    """What to do with several values outside of a sweep."""
+    found = re.search(r"Ambiguous value for argument '([^=']+)=(.+)'", str(error))
+    if found is None:
+        return None
+    key, values = found[1], found[2]
+    return f"Expected one value for {key!r}, but got {values}. For a sweep add -m; a list is written {key}=[{values}]."
 
 
 def _unknown_key(error: BaseException, config_dir: Path) -> str | None:

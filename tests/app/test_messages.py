@@ -37,7 +37,12 @@ TYPING_MISTAKES = {
     "zzz=1": "There is no key 'zzz'. `ke-train --help` shows the known ones.",
     "backbone=resnet50": "The group 'backbone' has no option 'resnet50'; it has ",
     "experiment=smok": "The group 'experiment' has no option 'smok'; it has ",
-    "seed=1,2": "Ambiguous value for argument 'seed=1,2'",
+    "split.mask=sweep/split.rate=0.3/mask.pt": "Expected a value for 'split.mask' that Hydra can read, but got 'sweep/"
+    "split.rate=0.3/mask.pt'. One with brackets, `=` or other letters than English ones stands in quotes of its own: "
+    "\"split.mask='sweep/split.rate=0.3/mask.pt'\".",
+    "datamodule.root=/data/Möwen (1)": "Expected a value for 'datamodule.root' that Hydra can read, but got '/data/M",
+    "datamodule.root": "Expected arguments of the form KEY=VALUE, but got 'datamodule.root'.",
+    "seed=1,2": "Expected one value for 'seed', but got 1,2. For a sweep add -m; a list is written seed=[1,2].",
 }
 
 
