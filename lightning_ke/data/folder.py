@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_ke.data.decode import DataNotFoundError, LabelledImages, open_image
+from lightning_ke.data.decode import DataNotFoundError, LabelledImages, ListedImages, to_memory
 from lightning_ke.data.pictures import PictureDataModule, check_share
-from lightning_ke.extras import import_extra
+
+# What torchvision's ImageFolder takes for images.
+_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The images in a folder at any depth, in ImageFolder's order; without hidden ones.
+
+    What file managers and notebooks leave behind (`._0.jpg`, `.ipynb_checkpoints`) is nobody's image.
+
+    Args:
+        folder: The folder.
+    """
+    return [
+        Path(where) / name
+        for where, _, names in sorted(os.walk(folder, followlinks=True))
+        if not any(part.startswith(".") for part in Path(where).relative_to(folder).parts)
+        for name in sorted(names)
+        if name.lower().endswith(_ENDINGS) and not name.startswith(".")
+    ]
 
 
 class FolderDataModule(PictureDataModule):
-    """Images in ``ROOT/train/CLASS/``, ``ROOT/val/CLASS/`` and ``ROOT/test/CLASS/``, as ImageFolder reads.
+    """Images in ``ROOT/train/CLASS/``, ``ROOT/val/CLASS/`` and ``ROOT/test/CLASS/``, as ImageFolder reads them.
+
+    Files and folders whose names begin with a dot are left alone.
 
     Args:
         root: The folder that holds ``train``, ``val`` and ``test``.
@@ -77,19 +100,19 @@ class FolderDataModule(PictureDataModule):
                 f"Expected {str(self.root / part)!r} to have the classes of {str(self.root / 'train')!r}, but only one "
                 f"of them has {min(different)!r}. Give each part a folder of the same name for every class."
             )
-        datasets = import_extra("torchvision.datasets", "app")
-        try:
-            opened: LabelledImages = datasets.ImageFolder(self.root / part, transform=transform, loader=open_image)
-        except FileNotFoundError as error:  # it names the classes
+        found = [images_below(self.root / part / name) for name in self.classes]
+        if empty := [name for name, files in zip(self.classes, found, strict=True) if not files]:
             raise DataNotFoundError(
-                f"Expected images in every folder of {str(self.root / part)!r}, but torchvision says: {error}. Put "
-                "images there, or remove the folder in every part."
-            ) from error
-        return opened
+                f"Expected images in every folder of {str(self.root / part)!r}, but {empty[0]!r} has none whose name "
+                f"ends with {', '.join(_ENDINGS)}. Put images there, or remove the folder in every part."
+            )
+        targets = [label for label, files in enumerate(found) for _ in files]
+        return ListedImages(list(chain(*found)), targets, transform or to_memory(self.image_size))
 
     def _classes(self, part: str) -> list[str]:
         folder = self.root / part
-        classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+        entries = folder.iterdir() if folder.is_dir() else ()
+        classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         if not classes:
             raise self._not_found(part)
         return classes

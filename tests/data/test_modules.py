@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from lightning_ke.data import (
     DataNotFoundError,
@@ -65,8 +66,29 @@ def test_missing_part_says_where_to_put_it(folder):
 def test_empty_class_says_where_to_put_images(folder):
     shutil.rmtree(folder / "train" / "rose")
     (folder / "train" / "rose").mkdir()
-    with pytest.raises(DataNotFoundError, match=r"no valid file for the classes rose\..*Put images there, or remove"):
+    with pytest.raises(DataNotFoundError, match=r"but 'rose' has none whose .*\.webp\. Put images there, or remove"):
         FolderDataModule(folder, image_size=16).setup("fit")
+
+
+def test_a_folder_is_read_as_torchvision_reads_it(folder):
+    (folder / "train" / "daisy" / "b" / "c").mkdir(parents=True)
+    for name in ("b/2.PNG", "b/c/0.jpeg", "a.webp", "10.tiff"):
+        Image.new("RGB", (4, 4)).save(folder / "train" / "daisy" / name)
+    (folder / "train" / "daisy" / "notes.txt").touch()
+    (folder / "train" / "daisy" / "linked").symlink_to(folder / "val" / "rose")
+    ours, theirs = FolderDataModule(folder, image_size=16).open("train"), ImageFolder(folder / "train")
+    assert [(str(file), label) for file, label in zip(ours.files, ours.targets, strict=True)] == theirs.samples
+
+
+def test_hidden_files_and_folders_are_no_images(folder):
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    (folder / "train" / "daisy" / ".thumbs").mkdir()
+    for name in ("._0.jpg", ".thumbs/0.jpg"):
+        (folder / "train" / "daisy" / name).write_bytes(b"no image")
+    data = FolderDataModule(folder, image_size=16)
+    data.setup("fit")
+    assert data.classes == ["daisy", "rose"]
+    assert len(data.train_dataloader().dataset) == 6
 
 
 def test_a_share_beside_a_folder_of_validation_images_is_refused(folder):
@@ -199,7 +221,7 @@ def test_bad_options_are_refused(tmp_path, options, sentence):
         FolderDataModule(tmp_path, **({"image_size": 32} | options))
 
 
-def test_missing_torchvision_is_named_with_its_install_line(folder, monkeypatch):
+def test_missing_torchvision_is_named_with_its_install_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "lightning-ke\[app\]"'):
-        FolderDataModule(folder, image_size=8).read("train")
+        Flowers102DataModule(tmp_path, image_size=8).read("train")
