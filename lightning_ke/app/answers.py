@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from lightning_ke.app.files import disk_sentence
 from lightning_ke.app.messages import line_for
-from lightning_ke.app.train import config_dir
 
 # Says that the traceback was asked for by this command and not by the user, here and in processes that a run starts.
 _OURS = "KE_ANSWERS_ERRORS"
@@ -38,7 +37,7 @@ def line_of(error: BaseException) -> str | None:
     Args:
         error: What ended a run.
     """
-    return line_for(error, config_dir()) or disk_sentence(error)
+    return line_for(error) or disk_sentence(error)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def _train(
     last = LastCheckpoint(record.path / "checkpoints", evolution)
     view = RunView(evolution, config.monitor, bar=config.trainer.enable_progress_bar)
     with run_loggers(config) as loggers:
-        others: list[Callback] = [build(node) for node in config.callbacks.values()]
+        others: list[Callback] = [build(node) for node in config.callbacks.values() if node is not None]
         callbacks = [evolution, meter, view, *others, *best.values(), last]
         trainer = build_trainer(config, callbacks, loggers, record.path)
         with logging_redirect_tqdm():  # else messages are written into the progress bar

@@ -29,7 +29,7 @@ def run_loggers(config: DictConfig) -> Iterator[list[Logger]]:
     """
     loggers: list[Logger] = []
     try:
-        for node in config.logger.values():
+        for node in (node for node in config.logger.values() if node is not None):
             logger: Logger = build(node)
             if is_first_process():  # the one that writes; of several that begin together one would come too late
                 set_rows_aside(logger)

@@ -7,10 +7,8 @@ import linecache
 import re
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -19,12 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 _REFUSALS = (ValueError, TypeError, OSError, ModuleNotFoundError)
 
 
-def line_for(error: BaseException, config_dir: Path) -> str | None:
+def line_for(error: BaseException) -> str | None:
     """Say in one line what to put right.
 
     Args:
         error: What composing the configuration or the job raised.
-        config_dir: Where the configuration lies.
 
     Returns:
         The line, or None if the error is not the user's.
@@ -37,7 +34,7 @@ def line_for(error: BaseException, config_dir: Path) -> str | None:
             return f"Lightning refuses this: {' '.join(str(refusal).split())}"
         refusal = refusal.__cause__
     if isinstance(error, HydraException | OmegaConfBaseException):
-        line = _unreadable(error) or _several(error) or _unknown_key(error, config_dir) or _unknown_option(error)
+        line = _unreadable(error) or _several(error) or _unknown_key(error) or _unknown_option(error)
         line = line or _first_lines(error)
         return (
             f"{line} (HYDRA_FULL_ERROR=1 shows the traceback.)" if isinstance(error, InstantiationException) else line
@@ -77,14 +74,14 @@ def _several(error: BaseException) -> str | None:
     return f"Expected one value for {key!r}, but got {values}. For a sweep add -m; a list is written {key}=[{values}]."
 
 
-def _unknown_key(error: BaseException, config_dir: Path) -> str | None:
+def _unknown_key(error: BaseException) -> str | None:
     found = re.search(r"Could not override '([^']+)'", str(error)) or re.search(
         r"Key '([^']+)' is not in struct", str(error)
     )
     if found is None:
         return None
     key = found[1]
-    return f"There is no key {key!r}. {_hint(key, list(_known_keys(config_dir)))} (A new key is added by +{key}=VALUE.)"
+    return f"There is no key {key!r}. {_hint(key, _known_keys(error))} (A new key is added by +{key}=VALUE.)"
 
 
 def _hint(key: str, known: list[str]) -> str:
@@ -119,14 +116,12 @@ def _first_lines(error: BaseException) -> str:
     return " ".join(lines[:2])
 
 
-def _known_keys(config_dir: Path) -> Iterator[str]:
-    from hydra import compose, initialize_config_dir
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir), version_base="1.3"):
-        config = OmegaConf.to_container(compose("train"), resolve=False)
-    yield from _keys(config, "")
-    yield from ("experiment", "resume")
+def _known_keys(error: BaseException) -> list[str]:
+    """The keys of what was composed until the error, with the options of the groups that were chosen."""
+    causes = [cause for cause in (error, error.__cause__) if isinstance(cause, OmegaConfBaseException)]
+    node = next((cause.parent_node for cause in causes if cause.parent_node is not None), None)
+    config = {} if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
+    return [*_keys(config, ""), "experiment", "resume"]
 
 
 def _keys(config: Any, prefix: str) -> Iterator[str]:

@@ -46,6 +46,12 @@ def check_types(config: DictConfig) -> None:
         if not fits:
             bound = ("" if least is None else f" of at least {least}") + ("" if most is None else f", at most {most}")
             raise ValueError(f"Expected `{name}` to be {_words(hint)}{bound}, but got {value!r}.")
+    built = {
+        f"{group}.{name}": node for group in ("callbacks", "logger") for name, node in plain(config[group]).items()
+    }
+    for key, node in {**built, "scheduler.factory": plain(config.scheduler.factory)}.items():
+        if node is not None and not (isinstance(node, Mapping) and "_target_" in node):
+            raise ValueError(f"Expected `{key}` to have a `_target_`, or to be null to leave it out, but got {node!r}.")
     for key, node in _nodes(plain(config), ""):
         _check_node(key, node)
 
