@@ -82,6 +82,7 @@ class LastCheckpoint(RunCheckpoint):
     def __init__(self, folder: Path, evolution: KnowledgeEvolution) -> None:
         super().__init__(folder, "last", save_on_train_epoch_end=True)
         self._evolution = evolution
+        self._history = folder.parent / "ke_history.csv"  # where it is if nothing is logged
         self._rows: list[int] = []
         self._pending: dict[str, float] = {}
 
@@ -101,6 +102,12 @@ class LastCheckpoint(RunCheckpoint):
         if self._evolution.history:
             write_history_csv(self._evolution.history, self._history)
         _aside(self._history).unlink(missing_ok=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the history back where it was if the run could not go on."""
+        super().on_exception(trainer, pl_module, exception)
+        if trainer.is_global_zero and _aside(self._history).exists() and not self._history.exists():
+            _aside(self._history).replace(self._history)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note how far the logs have come, and save."""

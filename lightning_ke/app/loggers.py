@@ -38,6 +38,8 @@ def run_loggers(config: DictConfig) -> Iterator[list[Logger]]:
         yield loggers
     except BaseException:
         fail_runs(loggers)
+        for logger in loggers:
+            put_rows_back(logger)
         raise
     finally:
         close(loggers)
@@ -71,6 +73,18 @@ def set_rows_aside(logger: Logger) -> None:
         # Rows that are aside already are the whole story: a later part died before it took them back.
         if written.exists() and not aside.exists():
             written.replace(aside)
+
+
+def put_rows_back(logger: Logger) -> None:
+    """Undo `set_rows_aside` for a run that could not go on.
+
+    Args:
+        logger: The logger; nothing happens for others than CSVLogger.
+    """
+    if isinstance(logger, CSVLogger):
+        written, aside = _paths(logger)
+        if aside.exists() and not written.exists():
+            aside.replace(written)
 
 
 def take_rows_back(logger: Logger, count: int, pending: Mapping[str, float]) -> None:

@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,8 @@ class RunFolder:
         Args:
             config: The configuration of the run.
             sentence: Says of an error in one line what is wrong.
-            resume: Whether the run that the folder holds goes on; else the folder must hold none.
+            resume: Whether the run that the folder holds goes on; else the folder must hold none. If it cannot, and
+                nothing was trained, its configuration stays what it was, and a finished run stays finished.
 
         Raises:
             FileExistsError: If another process is at work in the folder, or it holds a run that is not to be resumed.
@@ -101,15 +102,23 @@ class RunFolder:
             if not resume:
                 self.check_new()
             status = self.status if resume else {}
+            configured = (self.path / "config.yaml").read_text(encoding="utf-8") if resume else None
+            trained = self._trained()
             self._before, self._began = float(status.get("seconds", 0.0)), time.monotonic()
             started = status.get("started") or datetime.now(timezone.utc).isoformat(timespec="seconds")
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-            places = {"host": platform.node(), "began_in": str(self.began_in)}
+            places = {"host": platform.node(), "began_in": str(self.began_in), "folder": str(self.path)}
             self._write(state="running", error=None, started=started, **places, score=None)
             try:
                 yield
             except BaseException as error:
-                self.give_up(error, sentence)
+                refused = configured is not None and trained == self._trained()
+                if refused:  # the checkpoint is still that of the run as it was configured
+                    with suppress(OSError):  # a disk that is full does not hide why
+                        write_text(self.path / "config.yaml", configured)
+                        self._write(**status)
+                if not (refused and status.get("state") == "finished"):
+                    self.give_up(error, sentence)
                 raise
             self._write(state="finished")
         finally:
@@ -184,6 +193,10 @@ class RunFolder:
                 path.replace(path.with_name(kept[-1]))
         return kept
 
+    def _trained(self) -> int | None:
+        """When the last checkpoint was written; None before the first."""
+        return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else None
+
     def _acquire(self) -> FileLock:
         try:
             self._lock.acquire()
@@ -195,7 +208,7 @@ class RunFolder:
         return self._lock
 
     def _write(self, **entries: Any) -> None:
-        status = {**self.status, **entries, "seconds": round(self.seconds, 3), "folder": str(self.path)}
+        status = {"folder": str(self.path), **self.status, "seconds": round(self.seconds, 3), **entries}
         write_text(self.path / "status.json", json.dumps(status, indent=1))
 
 

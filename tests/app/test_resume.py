@@ -3,7 +3,7 @@
 import json
 import shutil
 import signal
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -145,6 +145,43 @@ def test_what_cannot_go_on_is_one_line_and_changes_nothing(whole, arguments, cod
     assert (answered, len(printed.strip().splitlines())) == (code, 1), printed
     assert printed.removeprefix("ke-train: ").startswith(sentence)
     assert before == {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+
+
+def test_what_the_checkpoint_contradicts_leaves_a_finished_run_as_it_was(whole, tmp_path):
+    """Generations of another length are refused when the checkpoint is read, which is late."""
+    shutil.copytree(whole, tmp_path / "out")
+    notes = {tmp_path / "out" / "ke-train.log", tmp_path / "out" / "log" / "hparams.yaml"}
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file() and path not in notes}
+    code, printed = ke_train(tmp_path, "resume=out", "generations.epochs=3")
+    assert code == 2
+    assert "Expected `epochs_per_generation=2` as in the checkpoint, but got `epochs_per_generation=3`." in printed
+    assert "What was trained is kept" not in printed  # it is finished
+    files = {path for path in (tmp_path / "out").rglob("*") if path.is_file()} - notes
+    assert {path: path.read_bytes() for path in files} == before
+    code, printed = ke_train(tmp_path, "resume=out")
+    assert "is finished: see out/tables.md" in printed
+
+
+def fail(record, epochs, *, resume, train=False):
+    """A run that fails, once it has trained or before."""
+    with suppress(ZeroDivisionError), record.claimed(OmegaConf.create({"epochs": epochs}), str, resume=resume):
+        if train:
+            record.checkpoint.parent.mkdir()
+            record.checkpoint.touch()
+        raise ZeroDivisionError(epochs)
+
+
+def test_a_run_that_could_not_go_on_keeps_its_configuration(tmp_path):
+    record = RunFolder(tmp_path / "out")
+    fail(record, 2, resume=False)
+    fail(record, 3, resume=True)
+    assert (record.config, record.status["state"], record.status["error"]) == ({"epochs": 2}, "failed", "3")
+    shutil.move(record.path, tmp_path / "moved")
+    moved = RunFolder(tmp_path / "moved")
+    fail(moved, 3, resume=True)
+    assert (moved.config, moved.status["folder"]) == ({"epochs": 2}, str(record.path))  # where its paths lead to
+    fail(moved, 4, resume=True, train=True)
+    assert (moved.config, moved.status["folder"]) == ({"epochs": 4}, str(moved.path))
 
 
 def test_two_processes_do_not_work_in_one_folder(whole, tmp_path):
