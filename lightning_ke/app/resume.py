@@ -65,8 +65,8 @@ def continue_run(folder: Path, overrides: Sequence[str]) -> None:
             f"Expected nothing but single values beside resume=DIR, but got {groups[0]!r}. The run goes on with its "
             "own configuration; for another one begin a new run."
         )
-    config = absolute(_compose(record, overrides))
     saved = relocated(record.config, record)
+    config = absolute(_compose(record, overrides))
     check_same(saved, config, record.path)
     longer = any(_select(saved, key) != _select(config, key) for key in (*_LENGTH, _GOALS))
     if record.finished and not longer:

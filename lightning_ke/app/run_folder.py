@@ -48,18 +48,39 @@ class RunFolder:
 
     @property
     def config(self) -> DictConfig:
-        """The configuration of the run."""
-        config = OmegaConf.load(self.path / "config.yaml")
+        """The configuration of the run.
+
+        Raises:
+            ValueError: If the file is none.
+        """
+        path = self.path / "config.yaml"
+        try:
+            config = OmegaConf.load(path)
+        except Exception as error:  # YAML's and OmegaConf's own
+            raise ValueError(
+                f"Expected {str(path)!r} to be the configuration of a run, but it cannot be read: "
+                f"{' '.join(str(error).split())} Put back what was changed in it, or begin a new run."
+            ) from error
         assert isinstance(config, DictConfig)
         return config
 
     @property
     def status(self) -> dict[str, Any]:
-        """What is known of the run's state; empty if nothing is."""
+        """What is known of the run's state; empty if nothing is.
+
+        Raises:
+            ValueError: If the file is none of ours.
+        """
+        path = self.path / "status.json"
         try:
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+            status = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
+        except ValueError as error:
+            raise ValueError(
+                f"Expected {str(path)!r} to hold the state of a run, but it cannot be read: {error}. Remove it; what "
+                "was trained is in the checkpoints."
+            ) from error
         return dict(status)
 
     @property

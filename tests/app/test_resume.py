@@ -10,7 +10,7 @@ import pytest
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
-from lightning_ke.app.resume import absolute, check_same
+from lightning_ke.app.resume import absolute, check_same, continue_run
 from lightning_ke.app.run_folder import RunFolder
 from tests.app.commands import composed
 from tests.app.processes import DEATHS, TINY, differences, ke_train, results
@@ -160,6 +160,20 @@ def test_what_the_checkpoint_contradicts_leaves_a_finished_run_as_it_was(whole, 
     assert {path: path.read_bytes() for path in files} == before
     code, printed = ke_train(tmp_path, "resume=out")
     assert "is finished: see out/tables.md" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("config.yaml", "to be the configuration of a run, but it"),
+        ("status.json", "to hold the state of a run, but it"),
+    ],
+)
+def test_books_that_cannot_be_read_are_named(tmp_path, name, sentence):
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / name).write_text('{"a": [')
+    with pytest.raises(ValueError, match=rf"Expected '{tmp_path / name}' {sentence} cannot be read: "):
+        continue_run(tmp_path, [])
 
 
 def fail(record, epochs, *, resume, train=False):
