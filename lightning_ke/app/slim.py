@@ -14,15 +14,21 @@ def main(arguments: list[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(prog="ke-slim", description="Write the slim network of a checkpoint to a file.")
     parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="written by a Trainer with KnowledgeEvolution")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the new file")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the new file, NAME.safetensors")
     parser.add_argument(
         "--factory",
         metavar="MODULE:FUNCTION",
         help="builds the module whose weights the checkpoint holds; not needed for the group `backbone` of ke-train",
     )
     options = parser.parse_args(arguments)
+    if options.checkpoint.is_dir():
+        parser.error(
+            f"{str(options.checkpoint)!r} is a folder; name a checkpoint, such as DIR/checkpoints/best-fit.ckpt"
+        )
     if not options.checkpoint.is_file():
         parser.error(f"there is no checkpoint {str(options.checkpoint)!r}")
+    if options.out.suffix != ".safetensors":  # what reads files of another name could not read it
+        parser.error(f"{str(options.out)!r} is to hold safetensors; let its name end with .safetensors")
     if options.out.exists():
         parser.error(f"{str(options.out)!r} exists; choose another name or remove it")
     if not options.out.absolute().parent.is_dir():

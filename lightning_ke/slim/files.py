@@ -81,7 +81,10 @@ def save_slim(
     copies = {n: t.detach().to("cpu").clone(memory_format=torch.contiguous_format) for n, t in state.items()}
     unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
     try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # that of an ordinary new file: nobody else may read what safetensors writes
         save_file(copies, str(unfinished), {"format": "pt", **(metadata or {}), _KEY: header.text()})
+        unfinished.chmod(mode)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

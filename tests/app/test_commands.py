@@ -140,17 +140,22 @@ def test_ke_slim_with_a_factory_for_other_modules(finished, tmp_path, ke_slim, m
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["missing.ckpt", "out.pt"], "there is no checkpoint 'missing.ckpt'"),
-        (["plain.ckpt", "plain.ckpt"], "'plain.ckpt' exists; choose another name"),
-        (["plain.ckpt", "no/out.pt"], "no' to write to; make it first"),
-        (["plain.ckpt", "out.pt"], "it holds none"),
-        (["plain.ckpt", "out.pt", "--factory", "nets"], "to be module:function, but got 'nets'"),
-        (["plain.ckpt", "out.pt", "--factory", "no_such_module:make"], "No module named 'no_such_module'"),
-        (["plain.ckpt", "out.pt", "--factory", "json:make"], "'json' has no function 'make'"),
-        (["plain.ckpt", "out.pt", "--factory", "torch.nn:Sigmoid"], "Draw the mask with a structured split."),
-        (["foreign.ckpt", "out.pt"], "one is built. Name a function without arguments"),
-        (["mask.ckpt", "out.pt"], "it holds a mask alone. Give the checkpoint of the run"),
-        (["cut.ckpt", "out.pt"], "It may be truncated; use an earlier checkpoint."),
+        (["missing.ckpt", "out.safetensors"], "there is no checkpoint 'missing.ckpt'"),
+        (["plain.ckpt", "old.safetensors"], "'old.safetensors' exists; choose another name"),
+        (["plain.ckpt", "out.onnx"], "'out.onnx' is to hold safetensors; let its name end with .safetensors"),
+        (
+            ["folder", "out.safetensors"],
+            "'folder' is a folder; name a checkpoint, such as DIR/checkpoints/best-fit.ckpt",
+        ),
+        (["plain.ckpt", "no/out.safetensors"], "no' to write to; make it first"),
+        (["plain.ckpt", "out.safetensors"], "it holds none"),
+        (["plain.ckpt", "out.safetensors", "--factory", "nets"], "to be module:function, but got 'nets'"),
+        (["plain.ckpt", "out.safetensors", "--factory", "no_such_module:make"], "No module named 'no_such_module'"),
+        (["plain.ckpt", "out.safetensors", "--factory", "json:make"], "'json' has no function 'make'"),
+        (["plain.ckpt", "out.safetensors", "--factory", "torch.nn:Sigmoid"], "Draw the mask with a structured split."),
+        (["foreign.ckpt", "out.safetensors"], "one is built. Name a function without arguments"),
+        (["mask.ckpt", "out.safetensors"], "it holds a mask alone. Give the checkpoint of the run"),
+        (["cut.ckpt", "out.safetensors"], "It may be truncated; use an earlier checkpoint."),
     ],
 )
 def test_ke_slim_refuses_in_one_line(tmp_path, ke_slim, arguments, sentence):
@@ -158,21 +163,23 @@ def test_ke_slim_refuses_in_one_line(tmp_path, ke_slim, arguments, sentence):
     held = {"KnowledgeEvolution": {"mask": mask}} if "--factory" in arguments else {}
     torch.save({"state_dict": {}, "callbacks": held}, tmp_path / "plain.ckpt")
     torch.save({"state_dict": {}, "callbacks": {"KnowledgeEvolution": {"mask": mask}}}, tmp_path / "foreign.ckpt")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "old.safetensors").touch()
     torch.save(mask, tmp_path / "mask.ckpt")
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "plain.ckpt").read_bytes()[:-100])
     code, printed = ke_slim(*arguments)
     assert code == 2
     assert sentence in printed.splitlines()[-1]
-    assert not (tmp_path / "out.pt").exists()
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_ke_slim_refuses_a_factory_of_another_network(finished, tmp_path, ke_slim):
     folder, _ = finished
-    code, printed = ke_slim(folder / "checkpoints" / "last.ckpt", "out", "--factory", "torch.nn:Sigmoid")
+    code, printed = ke_slim(folder / "checkpoints" / "last.ckpt", "out.safetensors", "--factory", "torch.nn:Sigmoid")
     assert code == 2
     assert "what was built has other weights" in printed
     assert printed.strip().endswith("Let the factory build the module that was trained.")
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 @pytest.mark.parametrize(

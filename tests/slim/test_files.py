@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,16 @@ def there_and_back(
 ) -> nn.Module:
     ke.save_slim(slim, folder / "slim.safetensors", mask, **options)
     return ke.load_slim(folder / "slim.safetensors", build)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file permissions are POSIX's")
+def test_a_slim_file_has_the_permissions_of_an_ordinary_file(tmp_path: Path) -> None:
+    """Safetensors gives its own to nobody else since 0.8."""
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    mask = ke.draw_mask(network, "kels", rate=0.5, example_input=torch.zeros(1, 3))
+    ke.save_slim(ke.extract_slim(network, mask), tmp_path / "slim.safetensors", mask)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "slim.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def assert_same(loaded: nn.Module, saved: nn.Module) -> None:
