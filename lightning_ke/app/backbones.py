@@ -175,7 +175,7 @@ def _unknown(library: str, name: str) -> str:
     nearest = [
         f"{', '.join(found)} (backbone={group})"
         for group, names in lists.items()
-        if (found := difflib.get_close_matches(name, names, n=3, cutoff=0.5))
+        if (found := difflib.get_close_matches(name, names, n=3, cutoff=0.6))
     ]
     if nearest:
         return f"{sentence} The nearest are {' and '.join(nearest)}."

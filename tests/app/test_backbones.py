@@ -149,7 +149,7 @@ def test_unknown_names_are_answered_with_the_nearest_of_both_libraries():
     with pytest.raises(ValueError, match=r"that timm has, .* maxvit_t.* \(backbone=torchvision\)"):
         timm_backbone("maxvit_t", num_classes=7)
     with pytest.raises(ValueError, match=r"list_models"):
-        torchvision_backbone("§§§", num_classes=7)
+        torchvision_backbone("nonsense", num_classes=7)  # no way of writing senet154
 
 
 def test_missing_timm_is_named_with_its_install_line(monkeypatch):
