@@ -16,6 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 # Errors with which this package refuses an argument. Raised elsewhere they may be anybody's mistake.
 _REFUSALS = (ValueError, TypeError, OSError, ModuleNotFoundError)
 
+# What a loader makes of an error in one of its worker processes: a text that ends with it. Only classes of this package
+# say that it is a sentence for the user.
+_FROM_WORKER = re.compile(r"^Caught \w+ in DataLoader worker process (?:.*\n)+lightning_ke\.[\w.]+: (.+)\s*$")
+
 
 def line_for(error: BaseException) -> str | None:
     """Say in one line what to put right.
@@ -30,6 +34,8 @@ def line_for(error: BaseException) -> str | None:
     while refusal is not None:
         if isinstance(refusal, _REFUSALS) and _raised_in_package(refusal):
             return str(refusal)
+        if handed_on := _FROM_WORKER.search(str(refusal)):
+            return handed_on[1]
         if type(refusal).__name__ == "MisconfigurationException":  # not imported for its name: this answers in no time
             return f"Lightning refuses this: {' '.join(str(refusal).split())}"
         refusal = refusal.__cause__

@@ -133,12 +133,11 @@ class RunFolder:
             try:
                 yield
             except BaseException as error:
-                refused = configured is not None and trained == self._trained()
-                if refused:  # the checkpoint is still that of the run as it was configured
+                if configured is not None and trained == self._trained():  # the checkpoint is that of the run as it was
                     with suppress(OSError):  # a disk that is full does not hide why
                         write_text(self.path / "config.yaml", configured)
                         self._write(**status)
-                if not (refused and status.get("state") == "finished"):
+                if not self.finished:
                     self.give_up(error, sentence)
                 raise
             self._write(state="finished")

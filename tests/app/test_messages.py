@@ -219,6 +219,17 @@ def test_what_was_trained_is_kept_if_anything_was(tmp_path, capsys, trained):
     assert capsys.readouterr().err == (hint if trained else "")
 
 
+def test_an_image_that_a_worker_process_cannot_read_is_one_line(tmp_path):
+    for part in ("train", "val", "test"):
+        for name in ("daisy", "rose"):
+            picture(tmp_path / part / name / "0.png")
+    broken = tmp_path / "train" / "rose" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    lazy = ["datamodule.lazy=true", "datamodule.num_workers=1", "datamodule.image_size=32"]
+    config = composed("datamodule=folder", f"datamodule.root={tmp_path}", *lazy, *SHORT, "backbone.width=0.125")
+    assert answer(run, config, tmp_path / "out").startswith(f"Expected image {str(broken)!r} to be readable, but it is")
+
+
 def test_a_bug_keeps_its_traceback():
     assert answer(lambda: [][1]) is None
     assert answer(int, "x") is None
