@@ -48,7 +48,7 @@ def plan_lengths(lengths: Sequence[object], generations: int | None, max_epochs:
             f"Expected argument `generations` to be the number of lengths in `epochs_per_generation`, {len(lengths)}, "
             f"but got {generations}. Leave `generations` out."
         )
-    epochs = tuple(int(length) for length in lengths if isinstance(length, Integral) and not isinstance(length, bool))
+    epochs = tuple(int(length) for length in lengths if not isinstance(length, bool) and isinstance(length, Integral))
     if len(epochs) == len(lengths) and min(epochs, default=0) >= 1:
         if max_epochs not in (-1, sum(epochs)):
             raise ValueError(
