@@ -40,8 +40,8 @@ def line_for(error: BaseException) -> str | None:
             return f"Lightning refuses this: {' '.join(str(refusal).split())}"
         refusal = refusal.__cause__
     if isinstance(error, HydraException | OmegaConfBaseException):
-        line = _unreadable(error) or _several(error) or _unknown_key(error) or _unknown_option(error)
-        line = line or _first_lines(error)
+        line = _unreadable(error) or _several(error) or _unknown_key(error) or _missing_plugin(error)
+        line = line or _unknown_option(error) or _first_lines(error)
         return (
             f"{line} (HYDRA_FULL_ERROR=1 shows the traceback.)" if isinstance(error, InstantiationException) else line
         )
@@ -106,6 +106,14 @@ def _hint(key: str, known: list[str]) -> str:
     if group in known and names:
         return f"{group!r} has {', '.join(names)}."
     return "`ke-train --help` shows the known ones."
+
+
+def _missing_plugin(error: BaseException) -> str | None:
+    """How to install what brings a launcher or a sweeper."""
+    found = re.search(r"Could not (?:find|load) 'hydra/(?:launcher|sweeper)/(joblib|submitit|ray|optuna)", str(error))
+    if found is None:
+        return None
+    return f'Expected Hydra\'s plugin for {found[1]} to be installed. Run `pip install "lightning-ke[launchers]"`.'
 
 
 def _unknown_option(error: BaseException) -> str | None:

@@ -1,5 +1,7 @@
 """Each mistake is one clear line and exit code 2; what is no mistake of the user's keeps its traceback."""
 
+from importlib.util import find_spec
+
 import pytest
 from lightning.pytorch import LightningDataModule, LightningModule
 from omegaconf import OmegaConf
@@ -13,6 +15,21 @@ from lightning_ke.report import generation_table
 from tests.app.commands import composed, python
 from tests.app.test_experiment import SHORT
 from tests.data.layouts import picture
+
+PLUGINS = {
+    "hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
+    "hydra/launcher=submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+    "hydra/sweeper=rates": "hydra_plugins.hydra_optuna_sweeper",
+}
+
+
+@pytest.mark.parametrize("override", PLUGINS)
+def test_a_launcher_or_sweeper_that_is_not_installed_is_named_with_its_install_line(override):
+    if find_spec("hydra_plugins") is not None and find_spec(PLUGINS[override]) is not None:
+        pytest.skip("it is installed")
+    done = python("from lightning_ke.app.train import main; main()", "-m", override, "seed=1")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert done.stderr.endswith('to be installed. Run `pip install "lightning-ke[launchers]"`.\n')
 
 
 def answer(function, *arguments):
