@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,10 +46,14 @@ def answered() -> Iterator[None]:
     """Answer what the user can put right by one line on stderr; everything else keeps its traceback.
 
     Raises:
-        SystemExit: With code 2, in place of such an error.
+        SystemExit: With code 2, in place of such an error; with a shell's code for SIGTERM if a run was ended by it.
     """
     try:
         yield
+    except SystemExit as stopped:
+        if type(stopped).__name__ == "SIGTERMException":  # Lightning's has no code, and shells take that for success
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
     except Exception as error:
         line = None if _wants_traceback() else line_of(error)
         if line is None:

@@ -1,6 +1,7 @@
 """A run that was killed goes on as if nothing had happened, and a finished one may be made longer."""
 
 import json
+import os
 import shutil
 import signal
 from contextlib import nullcontext, suppress
@@ -48,6 +49,22 @@ def test_a_killed_run_goes_on_bit_for_bit(whole, tmp_path, death):
     status = RunFolder(tmp_path / "out").status
     assert status["state"] == "finished"
     assert status["seconds"] > before > 0
+
+
+class Terminates(Callback):
+    """A cluster's first, polite signal."""
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_was_told_to_end_does_not_end_as_if_it_had_finished(tmp_path):
+    ends = f"+callbacks.ends._target_={__name__}.Terminates"
+    code, printed = ke_train(tmp_path, *TINY, ends, "hydra.run.dir=out")
+    assert code == 128 + signal.SIGTERM
+    assert printed.endswith(f"It goes on by: ke-train resume={tmp_path / 'out'}\n")
+    assert RunFolder(tmp_path / "out").status["state"] == "interrupted"
 
 
 def test_a_longer_run_is_the_one_that_was_long_from_the_start(whole, tmp_path):
