@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from lightning_ke.app.files import write_text
 from lightning_ke.app.run_folder import is_first_process
 from lightning_ke.extras import import_extra
 
@@ -34,7 +36,7 @@ def wandb_logger(
 ) -> WandbLogger:
     """Build the logger of a job.
 
-    A job that is continued goes on with its run: the run's id is kept in the job's folder.
+    A job that is continued goes on with its run: the run's id is kept in the job's folder, and what it was composed of.
 
     Args:
         save_dir: The job's folder.
@@ -60,12 +62,9 @@ def wandb_logger(
             "upload the run later with `wandb sync`."
         )
     folder = Path(save_dir)
-    choices: dict[str, str] = {}
-    if HydraConfig.initialized():
-        settings = HydraConfig.get()
-        choices = {key: value for key, value in settings.runtime.choices.items() if isinstance(value, str)}
-        if group is None and settings.mode == RunMode.MULTIRUN:
-            group = Path(settings.sweep.dir).name
+    sweep, choices = _chosen(folder)
+    if group is None:
+        group = sweep
     if job_type is None:
         job_type = "baseline" if generations == 1 else choices.get("split")
     if tags is None:
@@ -80,6 +79,25 @@ def wandb_logger(
         tags=list(tags),
         **options,
     )
+
+
+def _chosen(folder: Path) -> tuple[str | None, dict[str, str]]:
+    """The sweep that a run belongs to, if any, and the options of the groups: Hydra's, or those with which it began.
+
+    A run that goes on by ``resume=DIR`` is not composed of groups any more.
+    """
+    path = folder / "wandb" / "chosen.json"
+    if HydraConfig.initialized():
+        settings = HydraConfig.get()
+        sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
+        choices = {key: value for key, value in settings.runtime.choices.items() if isinstance(value, str)}
+        if is_first_process():
+            write_text(path, json.dumps({"sweep": sweep, "choices": choices}))
+        return sweep, choices
+    if not path.is_file():
+        return None, {}
+    chosen = json.loads(path.read_text(encoding="utf-8"))
+    return chosen["sweep"], chosen["choices"]
 
 
 def _run_id(folder: Path) -> str:

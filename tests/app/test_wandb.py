@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,11 +25,13 @@ SHORT = [
 ]
 
 
-def train(folder, *arguments, **world):
+def train(folder, *arguments, again=None, **world):
+    """Run `ke-train` in a folder with a world of its own; `again` is a run that goes on."""
     home = dict.fromkeys(("HOME", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"), str(folder))
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     path = {"PYTHONPATH": str(Path(lightning_ke.__file__).parents[1])}
-    command = [sys.executable, "-m", "lightning_ke.app.train", *SHORT, *arguments]
+    begin = SHORT if again is None else [f"resume={again}"]
+    command = [sys.executable, "-m", "lightning_ke.app.train", *begin, *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=folder, env=kept | home | path | world
     )
@@ -69,6 +72,20 @@ def test_a_job_that_fails_is_a_failed_run_and_a_baseline_is_typed_as_one(tmp_pat
     assert found.run["job_type"] == "baseline"
     assert "run_group" not in found.run
     assert found.exit_code == 1
+
+
+def test_a_run_that_goes_on_is_found_by_the_same_names(tmp_path):
+    sweep = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=job", "-m"]
+    assert train(tmp_path, *sweep, WANDB_MODE="offline").returncode == 0
+    job = tmp_path / "sweep" / "job"
+    before = read_back(job).run
+    (earlier,) = job.glob("wandb/offline-run-*")
+    shutil.rmtree(earlier)
+    done = train(tmp_path, "generations.count=3", again=job, WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = read_back(job).run
+    for name in ("run_id", "run_group", "job_type", "tags", "display_name"):
+        assert after[name] == before[name]
 
 
 def test_without_a_login_and_not_offline_one_line_says_what_to_do(tmp_path):
