@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(prog="ke-slim", description="Write the slim network of a checkpoint to a file.")
     parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="written by a Trainer with KnowledgeEvolution")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the new file, NAME.safetensors")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the new file, in the format of safetensors")
     parser.add_argument(
         "--factory",
         metavar="MODULE:FUNCTION",
@@ -27,8 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
     if not options.checkpoint.is_file():
         parser.error(f"there is no checkpoint {str(options.checkpoint)!r}")
-    if options.out.suffix != ".safetensors":  # what reads files of another name could not read it
-        parser.error(f"{str(options.out)!r} is to hold safetensors; let its name end with .safetensors")
+    if options.out.suffix == ".onnx":
+        parser.error(f"{str(options.out)!r} would hold safetensors; write those, load them and call torch.onnx.export")
     if options.out.exists():
         parser.error(f"{str(options.out)!r} exists; choose another name or remove it")
     if not options.out.absolute().parent.is_dir():
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError, ModuleNotFoundError, SlimError) as error:
         parser.exit(2, f"ke-slim: {error}\n")
     parameters = sum(parameter.numel() for parameter in slim.parameters())
-    print(f"Slim network with {parameters:,} parameters written to {options.out}")
+    print(f"Slim network with {parameters:,} parameters written to {options.out}, as safetensors")
     if factory is None:
         where, reader = "lightning_ke.app.slim_file", "load_slim_file"
         print(f'Read it by: from {where} import {reader}; {reader}("{options.out}")')

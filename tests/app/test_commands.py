@@ -142,7 +142,7 @@ def test_ke_slim_with_a_factory_for_other_modules(finished, tmp_path, ke_slim, m
     [
         (["missing.ckpt", "out.safetensors"], "there is no checkpoint 'missing.ckpt'"),
         (["plain.ckpt", "old.safetensors"], "'old.safetensors' exists; choose another name"),
-        (["plain.ckpt", "out.onnx"], "'out.onnx' is to hold safetensors; let its name end with .safetensors"),
+        (["plain.ckpt", "out.onnx"], "'out.onnx' would hold safetensors; write those, load them and call torch"),
         (
             ["folder", "out.safetensors"],
             "'folder' is a folder; name a checkpoint, such as DIR/checkpoints/best-fit.ckpt",
