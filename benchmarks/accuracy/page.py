@@ -199,7 +199,7 @@ def plot(study: Study, table: pd.DataFrame, path: Path) -> None:
     axes.set_yticks(range(len(study.arms)), [arm.name for arm in study.arms])
     axes.set_ylim(len(study.arms) - 0.5, -0.5)
     axes.set_xlabel("test accuracy, %")
-    axes.legend(loc="best", fontsize=8)
+    figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
