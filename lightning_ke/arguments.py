@@ -29,9 +29,7 @@ def whole(name: str, value: object, least: int) -> int:
         ...
         ValueError: Expected argument `warmup` to be a whole number of at least 0, but got 2.5.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"Expected argument `{name}` to be a whole number of at least {least}, but got {value!r}.")
-    return int(value)
+    return _whole(name, value, least, f"at least {least}")
 
 
 def whole_or_none(name: str, value: object, least: int) -> int | None:
@@ -51,13 +49,13 @@ def whole_or_none(name: str, value: object, least: int) -> int | None:
         ...
         ValueError: Expected argument `generations` to be a whole number of at least 1 or None, but got 2.5.
     """
-    if value is None:
-        return None
-    try:
-        return whole(name, value, least)
-    except ValueError:
-        sentence = f"Expected argument `{name}` to be a whole number of at least {least} or None, but got {value!r}."
-        raise ValueError(sentence) from None
+    return None if value is None else _whole(name, value, least, f"at least {least} or None")
+
+
+def _whole(name: str, value: object, least: int, allowed: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"Expected argument `{name}` to be a whole number of {allowed}, but got {value!r}.")
+    return int(value)
 
 
 def check_network(model: object) -> None:

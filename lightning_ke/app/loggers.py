@@ -38,7 +38,7 @@ def run_loggers(config: DictConfig) -> Iterator[list[Logger]]:
         yield loggers
     except BaseException:
         fail_runs(loggers)
-        for logger in loggers:
+        for logger in loggers if is_first_process() else ():
             put_rows_back(logger)
         raise
     finally:

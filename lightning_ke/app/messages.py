@@ -39,6 +39,8 @@ def line_for(error: BaseException) -> str | None:
         if type(refusal).__name__ == "MisconfigurationException":  # not imported for its name: this answers in no time
             return f"Lightning refuses this: {' '.join(str(refusal).split())}"
         refusal = refusal.__cause__
+    if str(error).startswith("Config group override must be a string or a list"):  # Hydra's, but a plain ValueError
+        return "Expected a group to have the name of an option, but got null. Write callbacks=none or logger=none."
     if isinstance(error, HydraException | OmegaConfBaseException):
         line = _unreadable(error) or _several(error) or _unknown_key(error) or _missing_plugin(error)
         line = line or _unknown_option(error) or _first_lines(error)

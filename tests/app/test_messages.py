@@ -52,6 +52,7 @@ TYPING_MISTAKES = {
     "genration.count=1": "There is no key 'genration.count'. Did you mean 'generations.count'?",
     "datamodule=cora datamodule.per_class=5": "There is no key 'datamodule.per_class'. 'datamodule' has root, ",
     "logger=none logger.csv=null": "There is no key 'logger.csv'. `ke-train --help` shows",
+    "logger=null": "Expected a group to have the name of an option, but got null. Write callbacks=none ",
     "zzz=1": "There is no key 'zzz'. `ke-train --help` shows the known ones.",
     "backbone=resnet50": "The group 'backbone' has no option 'resnet50'; it has ",
     "experiment=smok": "The group 'experiment' has no option 'smok'; it has ",
