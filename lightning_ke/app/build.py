@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from hydra.utils import get_object, instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
@@ -139,6 +139,20 @@ def build_optimizer(node: Any) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
         name = node["_target_"].rpartition(".")[2]
         raise ValueError(f"Expected `optimizer` to have arguments that {name} takes, but it says: {error}") from error
     return make
+
+
+def members(config: DictConfig, group: str) -> dict[str, Any]:
+    """The nodes of a group that may have several, by name: without those that are null, none at all after `~logger`.
+
+    Args:
+        config: The composed configuration.
+        group: ``"callbacks"`` or ``"logger"``.
+
+    Example:
+        >>> members(OmegaConf.create({"logger": {"csv": {"save_dir": "log"}, "wandb": None}}), "logger")
+        {'csv': {'save_dir': 'log'}}
+    """
+    return {name: node for name, node in (config.get(group) or {}).items() if node is not None}
 
 
 def plain(node: Any) -> Any:

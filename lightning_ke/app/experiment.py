@@ -15,7 +15,16 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lightning_ke.app.answers import sentence_for
-from lightning_ke.app.build import build, build_optimizer, check_filled, importable_from, plain, taken_by, target_of
+from lightning_ke.app.build import (
+    build,
+    build_optimizer,
+    check_filled,
+    importable_from,
+    members,
+    plain,
+    taken_by,
+    target_of,
+)
 from lightning_ke.app.checkpoints import AtomicCheckpointIO, LastCheckpoint, RunCheckpoint
 from lightning_ke.app.isolation import isolated
 from lightning_ke.app.loggers import run_loggers
@@ -82,7 +91,7 @@ def _train(
     last = LastCheckpoint(record.path / "checkpoints", evolution)
     view = RunView(evolution, config.monitor, bar=config.trainer.enable_progress_bar)
     with run_loggers(config) as loggers:
-        others: list[Callback] = [build(node) for node in config.callbacks.values() if node is not None]
+        others: list[Callback] = [build(node) for node in members(config, "callbacks").values()]
         callbacks = [evolution, meter, view, *others, *best.values(), last]
         trainer = build_trainer(config, callbacks, loggers, record.path)
         with logging_redirect_tqdm():  # else messages are written into the progress bar

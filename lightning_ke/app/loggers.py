@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from lightning_ke.app.build import build, plain
+from lightning_ke.app.build import build, members, plain
 from lightning_ke.app.run_folder import is_first_process
 from lightning_ke.report.wandb import fail_runs
 
@@ -29,7 +29,7 @@ def run_loggers(config: DictConfig) -> Iterator[list[Logger]]:
     """
     loggers: list[Logger] = []
     try:
-        for node in (node for node in config.logger.values() if node is not None):
+        for node in members(config, "logger").values():
             logger: Logger = build(node)
             if is_first_process():  # the one that writes; of several that begin together one would come too late
                 set_rows_aside(logger)

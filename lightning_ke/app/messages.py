@@ -19,6 +19,13 @@ _REFUSALS = (ValueError, TypeError, OSError, ModuleNotFoundError)
 # What a loader makes of an error in one of its worker processes: a text that ends with it. Only classes of this package
 # say that it is a sentence for the user.
 _FROM_WORKER = re.compile(r"^Caught \w+ in DataLoader worker process (?:.*\n)+lightning_ke\.[\w.]+: (.+)\s*$")
+# What other libraries refuse in sentences of their own, by how these begin, and what a user of ours can do.
+_FOREIGN = {
+    "Early stopping conditioned on metric": "Set callbacks.early_stopping.monitor to one of them.",
+    "Expected more than 1 value per channel when training": (
+        "Batch norms have no statistics of a single value: raise datamodule.batch_size or datamodule.image_size."
+    ),
+}
 
 
 def line_for(error: BaseException) -> str | None:
@@ -36,6 +43,8 @@ def line_for(error: BaseException) -> str | None:
             return str(refusal)
         if handed_on := _FROM_WORKER.search(str(refusal)):
             return handed_on[1]
+        if foreign := next((start for start in _FOREIGN if str(refusal).startswith(start)), None):
+            return f"{' '.join(str(refusal).split())} {_FOREIGN[foreign]}"
         if type(refusal).__name__ == "MisconfigurationException":  # not imported for its name: this answers in no time
             return f"Lightning refuses this: {' '.join(str(refusal).split())}"
         refusal = refusal.__cause__

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig
 
-from lightning_ke.app.build import plain, target_of
+from lightning_ke.app.build import members, plain, target_of
 from lightning_ke.naming import did_you_mean
 
 # Keys of conf/train.yaml that stand outside of any group: what they hold, and which numbers make sense.
@@ -46,9 +46,8 @@ def check_types(config: DictConfig) -> None:
         if not fits:
             bound = ("" if least is None else f" of at least {least}") + ("" if most is None else f", at most {most}")
             raise ValueError(f"Expected `{name}` to be {_words(hint)}{bound}, but got {value!r}.")
-    built = {
-        f"{group}.{name}": node for group in ("callbacks", "logger") for name, node in plain(config[group]).items()
-    }
+    groups = {group: members(config, group) for group in ("callbacks", "logger")}
+    built = {f"{group}.{name}": plain(node) for group, nodes in groups.items() for name, node in nodes.items()}
     for key, node in {**built, "scheduler.factory": plain(config.scheduler.factory)}.items():
         if node is not None and not (isinstance(node, Mapping) and "_target_" in node):
             raise ValueError(f"Expected `{key}` to have a `_target_`, or to be null to leave it out, but got {node!r}.")

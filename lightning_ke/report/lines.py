@@ -79,8 +79,21 @@ class Line:
 
     @property
     def finished(self) -> list[Run]:
-        """Those runs whose results count."""
-        return [run for run in self.runs if run.state == "finished"]
+        """Those runs whose results count: of each seed the first, because a second one is no sample of its own."""
+        seeds: dict[str, Run] = {}
+        for run in self.runs:
+            if run.state == "finished":
+                seeds.setdefault(repr(run.seed), run)
+        return list(seeds.values())
+
+    def repeated(self, run: Run) -> Run | None:
+        """The run of the same seed that counts instead of a finished one; None if that counts itself.
+
+        Args:
+            run: One of the line's runs.
+        """
+        counted = {repr(other.seed): other for other in self.finished}.get(repr(run.seed))
+        return counted if run.state == "finished" and counted is not run else None
 
     @property
     def rate(self) -> float | None:

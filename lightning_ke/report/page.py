@@ -240,6 +240,8 @@ def _run_table(lines: Sequence[Line], monitor: str) -> Table:
         for run in line.runs:
             last = run.history[-1] if run.history else {}
             dense, fit = ((last.get(side) or {}).get(monitor) for side in ("dense", "fit"))
+            first = line.repeated(run)
+            repeats = f"not counted: the seed of {first.name} again" if first else ""
             rows.append(
                 [
                     run.name,
@@ -251,7 +253,7 @@ def _run_table(lines: Sequence[Line], monitor: str) -> Table:
                     _score(fit),
                     "-" if run.seconds is None else _duration(run.seconds),
                     _size(run.training_operations),
-                    "; ".join(filter(None, (run.error, *run.notes))),
+                    "; ".join(filter(None, (run.error, repeats, *run.notes))),
                 ]
             )
     columns = ["folder", "state", "line", "seed", "generations", f"dense {monitor}", f"fit {monitor}"]

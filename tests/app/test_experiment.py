@@ -89,6 +89,7 @@ EVERYDAY = [
     "callbacks=[ema,lr_monitor] trainer=cpu logger=csv logger.csv.save_dir=log",
     "callbacks=early_stopping loss=cross_entropy",
     "callbacks=early_stopping callbacks.early_stopping=null logger=csv logger.csv=null",  # left out again
+    "callbacks=[] ~logger",
     "debug=one_batch optimizer=adamw",
     "debug=overfit generations.count=1",
     "redraw=shrink_perturb redraw.reset.shrink=0.5 scheduler=one_cycle",

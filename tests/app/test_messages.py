@@ -144,6 +144,26 @@ def test_a_bad_value_is_one_line(tmp_path, override):
     assert answer(run, config, tmp_path).startswith(REFUSALS[override])
 
 
+FOREIGN = {
+    "callbacks=early_stopping callbacks.early_stopping.monitor=val_ac": (
+        "Early stopping conditioned on metric `val_ac` which is not available.",
+        "Set callbacks.early_stopping.monitor to one of them.",
+    ),
+    "datamodule.batch_size=1 datamodule.image_size=4": (
+        "Expected more than 1 value per channel when training, got input size",
+        "raise datamodule.batch_size or datamodule.image_size.",
+    ),
+}
+
+
+@pytest.mark.parametrize("override", FOREIGN)
+def test_what_other_libraries_refuse_on_the_way_is_one_line(tmp_path, override):
+    config = composed("experiment=smoke", "logger=none", "generations.epochs=2", *override.split())
+    line, (start, advice) = answer(run, config, tmp_path), FOREIGN[override]
+    assert line.startswith(start)
+    assert line.endswith(advice)
+
+
 class AnyLength:
     def __init__(self, length: int | str = 0, width: int = 0, table: dict[str, int] | None = None):
         """Takes more than its subclass."""

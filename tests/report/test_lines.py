@@ -111,6 +111,21 @@ def test_the_length_is_that_of_the_plan_or_of_the_history(generations, count, ep
     assert (line.generations, line.epochs) == (count, epochs)
 
 
+def test_of_two_finished_runs_of_one_seed_the_first_counts():
+    runs = [run_of("a", seed=0), run_of("b", seed=1), run_of("c", seed=0)]
+    (line,) = lines_of(runs)
+    assert line.last("dense", "val_acc").count == 2
+    assert [line.repeated(run) for run in runs] == [None, None, runs[0]]
+
+
+def test_an_attempt_that_failed_does_not_stand_in_the_way_of_the_one_that_did_not():
+    failed, again = run_of("a", seed=0), run_of("b", seed=0)
+    failed.state = "failed"
+    (line,) = lines_of([failed, again])
+    assert line.finished == [again]
+    assert [line.repeated(run) for run in line.runs] == [None, None]
+
+
 def test_only_finished_runs_count():
     failed = run_of(seed=1)
     failed.state, failed.history = "failed", failed.history[:1]

@@ -49,6 +49,13 @@ def test_no_name_or_error_becomes_markup(page):
     assert list(charts) == ["generations", "rates", "costs", "mask", "loss", "lr"]
 
 
+def test_a_run_of_a_seed_that_counts_already_is_said_not_to_count(tmp_path):
+    for name, seed in (("first", 0), ("other", 1), ("repeated", 0)):
+        write_run(tmp_path / name, seed=seed)
+    write_report(tmp_path, tmp_path / "report.html")
+    assert "not counted: the seed of first again" in body((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
 def test_differences_come_before_what_is_common(page):
     text = body(page)
     differences = text[text.index("What the lines differ in") : text.index("What all runs have in common")]

@@ -37,9 +37,10 @@ def generations_chart(lines: Sequence[Line], metric: str) -> Chart | None:
     shown = [line for line in lines if not line.baseline]
     rows: list[dict[str, Any]] = []
     for line in shown:
+        history = [record for run in line.runs if line.repeated(run) is None for record in run.history]
         for side in ("dense", "fit"):
-            for number in sorted({record["generation"] for run in line.runs for record in run.history}):
-                records = [record for run in line.runs for record in run.history if record["generation"] == number]
+            for number in sorted({record["generation"] for record in history}):
+                records = [record for record in history if record["generation"] == number]
                 spread = Spread.of(score(record, side, metric) for record in records)
                 if spread is not None:
                     network = _SIDES[side]
