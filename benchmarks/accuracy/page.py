@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +20,19 @@ NOTE = """Written by `python -m benchmarks.accuracy {name}` from its setting's [
 not edit.
 
 Every arm is trained for the same number of epochs, unless its line below says otherwise; "training ops" compares what
-the training cost, that of a network which it begins from or learns from included. {rates}
+the steps of the training cost, those of a network which it begins from or learns from included, validation and the
+search for a learning rate not. {rates}
 Weights were chosen on validation, too, and the test images were used once. `±` is the standard deviation over seeds; a
 difference is the mean over paired seeds with its 95 % interval (Student's t). It counts, and is in bold, only if the
-interval is above 0 and of at least {least} seeds; with one seed there is none. A test accuracy of one run has a
+interval is above 0 and of at least {least} seeds; with one seed there is none. No interval is widened because there are
+many of them: of forty that hold nothing about one is above 0. A test accuracy of one run has a
 standard error of about {error} points of its own. The network is the dense one, the slim one that is cut out of it, or
 a small one that was built as large as the slim one.{calibration}"""
 CALIBRATION = """ NLL is the test images' cross-entropy, ECE their expected
 calibration error in per cent; both are means over the seeds."""
 TUNED = """Its learning rate is the best one on
 the validation images at seed {seed}, where half as much and twice as much are no better; a variant has that of its
-original."""
+original, and a slim network that of the dense one which it is cut out of."""
 TRIED = "Validation accuracy of the dense network at the tuning seed. An arm with one rate has another arm's."
 SMALL = "Every network of the slim size beside every control of that size"
 UNTUNED = "The learning rate is\nthe same for all of them."
@@ -54,7 +57,7 @@ def write(study: Study, table: pd.DataFrame, folder: Path) -> None:
             name=study.name,
             setting=study.setting,
             rates=(TUNED if len(study.rates) > 1 else UNTUNED).format(seed=study.tuning_seed),
-            error=study.test_error,
+            error=f"{standard_error(study, table):.1f}",
             least=LEAST_SEEDS,
             calibration=CALIBRATION if bool(table["test_ece"].notna().any()) else "",
         ),
@@ -131,6 +134,17 @@ def beside_controls(study: Study, table: pd.DataFrame) -> str:
         ]
         lines.append([arm.name, network, str(len(rows)), _spread(rows["test_acc"]), *versus])
     return _markdown(["arm", "network", "seeds", "test", *(f"to {name}" for name in controls)], lines)
+
+
+def standard_error(study: Study, table: pd.DataFrame) -> float:
+    """The standard error of one run's test accuracy in points, at the accuracy that the study's networks have.
+
+    Args:
+        study: The study.
+        table: What `of_study` gave.
+    """
+    accuracy = table.loc[table["network"] == "dense", "test_acc"].mean()
+    return 100 * math.sqrt(accuracy * (1 - accuracy) / study.test_images)
 
 
 def tuning(study: Study, table: pd.DataFrame) -> str:

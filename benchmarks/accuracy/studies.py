@@ -68,7 +68,7 @@ class Plan:
             own.overrides(data),
             self.rates,
             seeds,
-            test_error=own.test_error,
+            test_images=own.test_images,
             controls=self.controls,
             findings=FINDINGS.get(page, ""),
         )

@@ -71,7 +71,7 @@ class Study:
             half of it or twice as much is tried, too. A single one is taken as it is, for all arms.
         seeds: Seeds of the comparison.
         tuning_seed: Seed of the runs that choose the learning rate; also the first of `seeds`.
-        test_error: Standard error of one run's test accuracy, in points.
+        test_images: Number of test images, from which the standard error of one run's test accuracy follows.
         controls: Names of the arms that every network of the slim size is compared with in a table of its own.
         about: What a reader must know of its setting, in Markdown.
         findings: What its results say, in Markdown; empty until somebody has read them.
@@ -86,7 +86,7 @@ class Study:
     rates: Sequence[float]
     seeds: Sequence[int]
     tuning_seed: int = field(default=0)
-    test_error: float = 0.6
+    test_images: int = 6_149  # Flowers-102's
     controls: Sequence[str] = ()
     about: str = ""
     findings: str = ""

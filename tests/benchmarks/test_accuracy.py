@@ -152,6 +152,13 @@ def test_clearly_better_beats_with_five_seeds():
     assert not paired_difference(worse, better).beats
 
 
+def test_the_standard_error_of_one_run_is_that_of_its_test_images_and_accuracy():
+    """Of slim networks that were never trained to stand alone it says nothing."""
+    table = pd.DataFrame({"network": ["dense", "dense", "slim"], "test_acc": [0.4, 0.6, 0.01]})
+    assert page.standard_error(replace(study(), test_images=400), table) == pytest.approx(2.5)
+    assert page.standard_error(replace(study(), test_images=1600), table) == pytest.approx(1.25)
+
+
 def test_only_what_was_redrawn_has_a_slim_network():
     """A mask is drawn for every arm; where nothing is redrawn, what it keeps was never trained to stand alone."""
     arms = [LONG, SLIM, Arm("ke", "ke", []), Arm("restarts", "restarts", ["redraw=none"])]
