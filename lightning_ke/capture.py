@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from lightning_ke.flow.mode import transforming
 from lightning_ke.naming import is_below, named_modules, named_parameters
 from lightning_ke.splits import Call, as_call
 
@@ -50,7 +51,8 @@ class CallRecorder:
     """Records the outermost calls of a LightningModule's network until it is closed.
 
     A module whose `forward` is used is recorded as one call. One that calls its parts from `validation_step` is
-    recorded part by part: each part is then a network of its own whose inputs and outputs stay whole.
+    recorded part by part: each part is then a network of its own whose inputs and outputs stay whole. What runs inside
+    of `torch.func` (per-sample gradients) is not recorded: its inputs mean nothing outside of it.
 
     Args:
         pl_module: The module; its forward and its parts are watched by hooks until `close`.
@@ -98,7 +100,8 @@ class CallRecorder:
     def _entering(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             of_network = not _is_redirected(module)
-            if of_network and not any(self._inside) and all(call.module != name for call in self.calls):
+            new = not any(self._inside) and all(call.module != name for call in self.calls)
+            if of_network and new and not transforming():
                 self.calls.append(Call(name, args, kwargs))
             self._inside.append(of_network)
 

@@ -71,3 +71,14 @@ def test_a_copy_of_a_module_that_is_listened_to_does_not_copy_what_hangs_onto_th
     handle.remove()
     module(torch.zeros(2, 3, 6, 6))
     assert len(recorder.close()) == 1
+
+
+def test_what_runs_inside_of_a_transform_is_not_recorded() -> None:
+    module = Classifier().eval()
+    images = torch.zeros(2, 3, 6, 6)
+    recorder = CallRecorder(module)
+    torch.func.vmap(lambda image: module(image[None]))(images)
+    assert not recorder.calls
+    module(images)
+    [call] = recorder.close()
+    assert torch.equal(call.args[0], images)

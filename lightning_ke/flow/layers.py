@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_ke.flow.mode import OperationMode
+from lightning_ke.flow.mode import OperationMode, transforming
 
 aten = torch.ops.aten
 
@@ -54,6 +54,8 @@ def shortest_forward(module: nn.Module, mode: OperationMode) -> Forward:
     def forward(*args: Any, **kwargs: Any) -> Any:
         if len(args) != 1 or kwargs or type(args[0]) is not Tensor or not args[0].is_meta:
             return own(*args, **kwargs)
+        if transforming():  # only `vmap` itself knows which operator on which tensors this is
+            return own(*args)
         with torch._C._DisableTorchDispatch():  # as inside of `__torch_dispatch__`
             found = direct(args[0])
         return own(*args) if found is None else found

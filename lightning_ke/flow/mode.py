@@ -9,6 +9,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
+def transforming() -> bool:
+    """Return whether code runs inside of `torch.func` (`vmap`, `grad`), whose tensors mean nothing outside of it."""
+    return torch._C._are_functorch_transforms_active()
+
+
 class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves this class untyped
     """Hands every operation that runs inside it to `operate`."""
 

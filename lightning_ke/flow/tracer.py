@@ -18,7 +18,7 @@ from lightning_ke.flow.rules.elementwise import elementwise, is_elementwise
 from lightning_ke.flow.shapes import SHAPES, ShapeFunction
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.variables import Channels, Variables
-from lightning_ke.flow.views import View, is_view, written
+from lightning_ke.flow.views import View, becomes, is_view, written
 
 aten = torch.ops.aten
 
@@ -82,6 +82,7 @@ class Kind(NamedTuple):
         uniform: Whether it fills a tensor with one value.
         scaling: Whether it multiplies, perhaps by a number.
         view: Whether its results share their memory with its first argument.
+        becomes: The operation that returns the view which it makes of its first argument in place, if it does that.
         writes: Whether it changes an argument in place.
         joins: Whether it puts tensors side by side.
         picks: Whether it takes entries of its first argument by their numbers.
@@ -92,6 +93,7 @@ class Kind(NamedTuple):
     uniform: bool
     scaling: bool
     view: bool
+    becomes: torch._ops.OpOverload | None
     writes: bool
     joins: bool
     picks: bool
@@ -202,6 +204,8 @@ class Tracer(OperationMode):
     def operate(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """See `OperationMode`."""
         kind = self._kinds.get(id(func)) or self._kind(func)
+        if kind.becomes is not None:
+            return self._view_in_place(func, kind.becomes, args, kwargs)
         entering = tensors(args)
         if kwargs:
             entering += tensors(kwargs.values())
@@ -219,6 +223,18 @@ class Tracer(OperationMode):
             self.finish(func, args, kwargs, outputs)
         return result
 
+    def _view_in_place(
+        self, func: torch._ops.OpOverload, view: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Tensor:
+        """Let a tensor become a view of what it was, whose shape is known to a rule only until then."""
+        tensor: Tensor = args[0]
+        before = tensor.detach()
+        vars(before).update(vars(tensor))
+        after = self.operate(view, (before, *args[1:]), kwargs)
+        func(*args, **kwargs)
+        vars(tensor).update(vars(after))
+        return tensor
+
     def _scaled(self, tensor: Tensor) -> tuple[Layer, ...]:
         """Layers on which a factor on a tensor can be put: its own, or those of the queries that made it (logits)."""
         labels = self.labels(tensor)
@@ -232,6 +248,7 @@ class Tracer(OperationMode):
             func in _UNIFORM,
             func in SCALINGS,
             is_view(func),
+            becomes(func),
             func._schema.is_mutable,
             func is aten.cat.default,
             func in _PICKS,

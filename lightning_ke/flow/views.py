@@ -35,6 +35,17 @@ _VIEWS = frozenset(
     }
 )
 
+#: Operations that make a tensor a view of what it was, and those that return that view.
+_IN_PLACE = {
+    aten.squeeze_.default: aten.squeeze.default,
+    aten.squeeze_.dim: aten.squeeze.dim,
+    aten.squeeze_.dims: aten.squeeze.dims,
+    aten.unsqueeze_.default: aten.unsqueeze.default,
+    aten.transpose_.default: aten.transpose.int,
+    aten.t_.default: aten.t.default,
+    aten.as_strided_.default: aten.as_strided.default,
+}
+
 
 #: Stands for positions of which nothing is known yet.
 _UNKNOWN = -1
@@ -75,6 +86,15 @@ def is_view(func: torch._ops.OpOverload) -> bool:
         func: The operator.
     """
     return func.overloadpacket in _VIEWS
+
+
+def becomes(func: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+    """The operation that returns what a tensor becomes in place (``squeeze`` for ``squeeze_``), None if it stays one.
+
+    Args:
+        func: The operator.
+    """
+    return _IN_PLACE.get(func)
 
 
 def written(

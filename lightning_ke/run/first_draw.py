@@ -84,8 +84,8 @@ class FirstDraw:
         if self._recorder is not None:
             raise ValueError(
                 f"Expected {type(pl_module).__name__} to run its network before the first optimizer step so that it "
-                "can be traced, but neither its `forward` nor a submodule with weights was called. Give "
-                "`KnowledgeEvolution(example_input=...)`."
+                "can be traced, but neither its `forward` nor a submodule with weights was called outside of "
+                "`torch.func` (`vmap`, `grad`). Give `KnowledgeEvolution(example_input=...)`."
             )
         if self._run.split.mask is None:
             self._run.draw(trainer, pl_module)  # a split that needs gradients has waited for them

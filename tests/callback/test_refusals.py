@@ -211,6 +211,30 @@ def test_networks_that_cannot_be_split(tmp_path: Path, build: Any, message: str)
     refused(tmp_path, build(), [KnowledgeEvolution(generations=2)], message)
 
 
+class PerSample(Around):
+    """Runs a network for single samples, on all of a batch at once."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(nn.Flatten(0), nn.Linear(108, 8), nn.ReLU(), nn.Linear(8, 4)))
+        self.example_input_array = None
+
+    forward = LightningModule.forward
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return nn.functional.cross_entropy(torch.func.vmap(self.model)(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+
+def test_a_network_that_runs_only_inside_of_vmap_needs_an_example(tmp_path: Path) -> None:
+    message = r"outside of `torch\.func` .*`KnowledgeEvolution\(example_input=\.\.\.\)`"
+    refused(tmp_path, PerSample(), [KnowledgeEvolution(generations=2)], message)
+    callback = KnowledgeEvolution(generations=2, example_input=torch.zeros(3, 6, 6))
+    make_trainer(tmp_path, max_epochs=2, callbacks=[callback]).fit(PerSample(), train_loader(), val_loader())
+    assert all(record["fit"] for record in callback.history)
+
+
 class StepsByItself(Classifier):
     """Steps an optimizer of which Lightning hears nothing."""
 

@@ -250,6 +250,35 @@ class Reversed(nn.Module):
         return self.head(self.body(x[..., torch.arange(7, -1, -1, device=x.device)]).relu())
 
 
+class InPlace(nn.Module):
+    """Dimensions are added, removed and exchanged in place, also those of a part that is then written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.head = nn.Linear(5, 20), nn.Linear(20, 20), nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).unsqueeze_(1)
+        x = self.body(x.relu().squeeze_(1))
+        x[:, 1:].transpose_(1, 2).unsqueeze_(0).mul_(2)
+        return self.head(x.relu())
+
+
+class PerSample(nn.Module):
+    """Layers written for one sample, and weights of an ensemble that run at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv1d(7, 20, 1), nn.BatchNorm1d(20), nn.ReLU(), nn.Flatten(), nn.Linear(100, 20))
+        self.members = nn.Parameter(torch.randn(4, 20, 20))
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(20, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.func.vmap(lambda sample: self.stem(sample[None])[0])(x)
+        x = torch.func.vmap(lambda weight: x @ weight)(self.members).mean(0)
+        return torch.func.vmap(self.head)(x)
+
+
 class Variational(nn.Module):
     """Samples, and drops, in eval mode too."""
 
@@ -322,6 +351,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "fourier layer": (Spectral, (IMAGE,)),
     "blur": (Blur, (IMAGE,)),
     "reversed channels": (Reversed, (SEQUENCE,)),
+    "views in place": (InPlace, (SEQUENCE,)),
+    "per sample": (PerSample, (SEQUENCE,)),
 }  # fmt: skip
 
 
