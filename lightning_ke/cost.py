@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,31 +88,49 @@ def count_operations(model: nn.Module, call: Call, structure: Structure | None =
         ValueError: If the network does not run in this way.
     """
     try:
-        counter = _count(model, call, structure, without_data)
+        return _count(model, call, structure, without_data)
     except Exception as error:
         logger.info("Counting operations with data, because the network does not run without (%s).", error)
         try:
-            counter = _count(model, call, structure, with_data)
+            return _count(model, call, structure, with_data)
         except Exception as failure:
             raise ValueError(
                 f"Expected the network to run on `example_input`, but it failed ({failure}). "
                 "Pass a tensor, a tuple of positional or a dict of keyword arguments that its forward accepts."
             ) from failure
-    return counter.once + round(counter.per_batch / max(counter.batch, 1))
 
 
-def _count(model: nn.Module, call: Call, structure: Structure | None, convert: Callable[[Tensor], Tensor]) -> _Counter:
+def _count(model: nn.Module, call: Call, structure: Structure | None, convert: Callable[[Tensor], Tensor]) -> int:
     network = private_copy(naming.unwrap(model), convert)
     if structure is not None:
         from lightning_ke.slim.cut import shrink
 
         shrink(network, structure)
     network.eval()
-    args, kwargs = copy_inputs((tuple(call.args), dict(call.kwargs)), convert)
-    counter = _Counter(tensors_in((args, kwargs)))
-    with quiet_world(), counter:
-        dict(naming.named_modules(network))[call.module](*args, **kwargs)
-    return counter
+
+    def run_on(prepared: Callable[[Tensor], Tensor]) -> _Counter:
+        args, kwargs = copy_inputs((tuple(call.args), dict(call.kwargs)), prepared)
+        counter = _Counter(tensors_in((args, kwargs)))
+        with quiet_world(), counter:
+            dict(naming.named_modules(network))[call.module](*args, **kwargs)
+        return counter
+
+    counter = run_on(convert)
+    batch = max(counter.batch, 1)
+    if not counter.unfed or batch == 1:
+        return sum(counter.unfed) + round(counter.fed / batch)
+    longer = list(counter.unfed)
+    # What does not run on another batch is taken to compute for each batch once what no input enters.
+    with suppress(Exception):
+        longer = run_on(lambda tensor: _lengthened(convert(tensor), batch)).unfed
+    # A first hidden state and learned queries are there for every sample.
+    each = sum(one for one, other in zip(counter.unfed, longer, strict=False) if one != other)
+    return sum(counter.unfed) - each + round((counter.fed + each) / batch)
+
+
+def _lengthened(tensor: Tensor, batch: int) -> Tensor:
+    """An input for one sample more, the tensor itself if it holds no samples."""
+    return torch.cat([tensor, tensor[-1:]]) if tensor.dim() and len(tensor) == batch else tensor
 
 
 def _readable(number: int) -> str:
@@ -125,18 +144,18 @@ class _Counter(OperationMode):
     """Counts the operations of every convolution and matrix product of a forward.
 
     Args:
-        inputs: The network's inputs; what is computed from parameters alone costs the same for any batch.
+        inputs: The network's inputs.
 
     Attributes:
         batch: Number of samples, the first dimension of the first input.
-        once: Operations that any batch costs.
-        per_batch: Operations that all its samples cost together.
+        fed: Operations on what was computed from the inputs, of all samples together.
+        unfed: Operations of every other convolution and product in turn.
     """
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
         super().__init__()
-        self.once = 0
-        self.per_batch = 0
+        self.fed = 0
+        self.unfed: list[int] = []
         # The tensors are held, so that no id is used twice while the count lasts.
         self._fed = {id(tensor): tensor for tensor in inputs}
         self.batch = next((tensor.shape[0] for tensor in self._fed.values() if tensor.dim()), 1)
@@ -145,17 +164,14 @@ class _Counter(OperationMode):
         """See `OperationMode`."""
         result = run(func, args, kwargs)
         fed = any(id(tensor) in self._fed for tensor in tensors((*args, *kwargs.values())))
-        # The state with which a recurrent layer begins is computed from nothing, and is there for every sample.
-        fed = fed or (func.overloadpacket in _FILLED and self.batch in result.shape)
         if fed:
             self._fed.update((id(tensor), tensor) for tensor in tensors((result,)))
         count = _COUNTS.get(func.overloadpacket)
         if count is not None:
-            ops = 2 * count(args)
             if fed:
-                self.per_batch += ops
+                self.fed += 2 * count(args)
             else:
-                self.once += ops
+                self.unfed.append(2 * count(args))
         return result
 
 
@@ -182,8 +198,6 @@ def _bilinear(args: Sequence[Any]) -> int:
     # One input times the weight of every output, and what that leaves times the other input.
     return int(left.shape[0] * (weight.numel() + weight.shape[0] * right.shape[1]))
 
-
-_FILLED = frozenset({aten.zeros, aten.ones, aten.full})
 
 _COUNTS: Mapping[Any, Callable[[Sequence[Any]], int]] = {
     aten.convolution: _convolution,

@@ -42,6 +42,33 @@ def test_a_state_that_begins_as_zeros_is_one_of_each_sample(batch: int) -> None:
     assert measure_cost(cell, torch.zeros(batch, 4)).ops == 2 * 4 * 8 * (4 + 8)
 
 
+class Learned(nn.Module):
+    """Queries that are repeated for every sample, and a table that is computed once for all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries, self.state = nn.Parameter(torch.randn(5, 4)), nn.Parameter(torch.randn(1, 1, 4))
+        self.layer, self.table, self.rnn = nn.Linear(4, 6), nn.Linear(4, 6), nn.GRU(6, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        queries = self.layer(self.queries.expand(len(x), -1, -1)) + self.table(torch.ones(3, 4)).sum(0)
+        return x + self.rnn(queries, self.state.repeat(1, len(x), 1))[0]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+def test_what_is_computed_of_no_input_costs_once_or_for_every_sample(batch: int) -> None:
+    once, each = 2 * 3 * 4 * 6, 2 * 5 * (4 * 6 + 3 * 4 * (4 + 6))
+    assert measure_cost(Learned(), torch.zeros(batch, 5, 4)).ops == once + each
+
+
+def test_a_network_for_batches_of_one_size_computes_once_what_no_input_enters() -> None:
+    class Sized(Learned):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.table(self.queries) + self.layer(x.view(3, 5, 4))
+
+    assert measure_cost(Sized(), torch.zeros(3, 5, 4)).ops == 2 * 2 * 5 * 4 * 6
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("shape", [(), (5,)], ids=["vectors", "tokens"])
 def test_a_product_with_a_vector_counts(batch: int, shape: tuple[int, ...]) -> None:
