@@ -273,3 +273,16 @@ def early_stopping_fired(trainer: Trainer, since: int) -> bool:
     return trainer.should_stop and any(
         s.stopped_epoch >= since and (s.stopped_epoch > 0 or s.wait_count >= s.patience) for s in stoppers
     )
+
+
+def time_is_up(trainer: Trainer) -> bool:
+    """True if the Trainer's `max_time`, or a Timer of one's own, has ended the run.
+
+    Args:
+        trainer: The Trainer at the end of the training; all ranks are together.
+    """
+    timers: list[Any] = [callback for callback in trainer.callbacks if "Timer" in class_names(callback)]
+    left = [timer.time_remaining() for timer in timers]
+    up = trainer.should_stop and any(seconds is not None and seconds <= 0 for seconds in left)
+    # As in Timer itself, the first rank's clock decides.
+    return bool(trainer.strategy.broadcast(up)) if timers else False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lightning_ke.compatibility import early_stopping_fired, restart_neighbours, untoggled
+from lightning_ke.compatibility import early_stopping_fired, restart_neighbours, time_is_up, untoggled
 from lightning_ke.endings import FixedLength, GenerationEnd
 from lightning_ke.generations import Clock, Plan
 from lightning_ke.goals import reached
@@ -359,7 +359,8 @@ class EvolutionRun:
             self._record(trainer, pl_module, "early_stopping")
         elif unfinished:
             cut = 0 <= trainer.max_steps <= trainer.global_step
-            self._record(trainer, pl_module, "max_steps" if cut else "stopped")
+            ended = "max_steps" if cut else "max_time" if time_is_up(trainer) else "stopped"
+            self._record(trainer, pl_module, ended)
 
     def _record(self, trainer: Trainer, pl_module: LightningModule, ended: str) -> None:
         assert self.split.mask is not None

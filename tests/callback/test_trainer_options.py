@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -76,10 +76,19 @@ def test_a_run_that_runs_out_of_time(tmp_path: Path) -> None:
         def on_train_batch_end(self, *_: Any) -> None:
             time.sleep(0.15)
 
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            trainer.should_stop = True
+
     _, callback, trainer = evolve(tmp_path, Slow(), max_epochs=-1, max_time={"seconds": 2})
-    assert callback.history[-1]["ended"] in {"stopped", "length"}
+    assert callback.history[-1]["ended"] in {"max_time", "length"}
     assert sum(steps(callback)) == trainer.global_step
     assert [record["generation"] for record in callback.history] == list(range(1, callback.generation + 1))
+    long = {"epochs_per_generation": 100}
+    _, callback, _ = evolve(tmp_path, Slow(), ke_arguments=long, max_epochs=-1, max_time={"seconds": 1})
+    assert [record["ended"] for record in callback.history] == ["max_time"]
+    _, callback, _ = evolve(tmp_path, Stop(), Timer({"hours": 1}), ke_arguments=long, max_epochs=-1)
+    assert [record["ended"] for record in callback.history] == ["stopped"]
 
 
 @compat("Trainer options", "limit_train_batches, limit_val_batches", "works")
