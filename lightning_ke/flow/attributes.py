@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lightning_ke import naming
+from lightning_ke.flow.leaves import Leaf
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.variables import Channels, read
 
@@ -21,7 +23,7 @@ _CHANNEL_WORDS = re.compile(f"{_CERTAIN_WORDS.pattern}|size")
 #: Parts of names that speak of neither: of the input's extent, of places in it, of an operation's options.
 _OTHER_WORDS = re.compile(
     "image|img|input_size|patch|grid|resolution|height|seq|token|length|stride|kernel|scale|factor|pad|dilation|depth"
-    "|level|window|ratio|training"
+    "|level|window|ratio|training|pieces|pool(_size)?$"
 )
 
 #: Names of attributes that say how many channels enter and leave a module.
@@ -58,6 +60,7 @@ def slim_attributes(
     sizes: Sequence[Size],
     whole: Sequence[Groups],
     heads: Sequence[tuple[str, Channels]],
+    leaves: Mapping[str, Leaf],
     kept: NDArray[np.bool_],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Guess]]]:
     """Find the attributes that code turned into shapes, and their values in the slim network.
@@ -67,6 +70,7 @@ def slim_attributes(
         sizes: The shapes with channels that modules' code asked for.
         whole: The grouped operations whose groups are kept whole.
         heads: The heads of attentions that keep or drop whole ones: module, a variable of each head.
+        leaves: Every parameter and buffer by canonical name.
         kept: Says of every variable whether it is kept.
 
     Returns:
@@ -89,9 +93,9 @@ def slim_attributes(
             found.setdefault(name, {}).update(own)
     for site in whole:
         before, after = site.count, int(read(kept, site.first).sum())
-        for attribute in ("groups", "num_groups"):
-            if before != after and getattr(modules[site.module], attribute, None) == before:
-                found.setdefault(site.module, {})[attribute] = after
+        for name, attribute in itertools.product((site.module, *_holders(site, leaves)), ("groups", "num_groups")):
+            if before != after and getattr(modules[name], attribute, None) == before:
+                found.setdefault(name, {})[attribute] = after
     for name, variables in heads:
         before, after = len(variables), int(read(kept, variables).sum())
         for attribute, value in vars(modules[name]).items():
@@ -101,6 +105,15 @@ def slim_attributes(
         name: {attribute: guess for attribute, guess in own.items() if attribute not in found.get(name, {})}
         for name, own in doubtful.items()
     }
+
+
+def _holders(site: Groups, leaves: Mapping[str, Leaf]) -> list[str]:
+    """The modules that hold a grouped operation's weight: code may hand it to the operation, with their `groups`."""
+    outer = site.outer
+    if not isinstance(outer, range):  # a weight that was put together of several
+        return []
+    firsts = ((name, leaf.dims[0]) for name, leaf in leaves.items() if leaf.dims)
+    return [name.rpartition(".")[0] for name, first in firsts if isinstance(first, range) and first == outer]
 
 
 def _changes(sizes: Sequence[Size], kept: NDArray[np.bool_]) -> dict[tuple[str, str], dict[int, set[int]]]:

@@ -94,12 +94,17 @@ def follow(model: nn.Module, calls: Sequence[Call], target: str | None = None) -
     """
     traced = trace(model, calls, target)
     images: frozenset[str] = frozenset()
+    rows: frozenset[str] = frozenset()
     if traced.stuck_images:
         other = _if_it_runs(model, calls, target, frozenset(), traced.stuck_images)
         if other is not None:
             traced, images = other, traced.stuck_images
+    if traced.reducing and not _runs(model, calls, traced):
+        other = _if_it_runs(model, calls, target, traced.reducing, images)
+        if other is not None:
+            traced, rows = other, traced.reducing
     if traced.stuck_heads:
-        traced = _if_it_runs(model, calls, target, traced.stuck_heads, images) or traced
+        traced = _if_it_runs(model, calls, target, traced.stuck_heads | rows, images) or traced
     return traced
 
 
@@ -113,13 +118,18 @@ def _if_it_runs(
     except FlowError as error:
         logger.info("All channels of %s stay, because an operation there cannot be followed (%s).", names, error)
         return None
-    mark = traced.variables.mark()
-    structure = _structure(model, calls, traced, 0.5)
-    traced.variables.forget_since(mark)
-    if not runs_slim(model, calls, structure):
+    if not _runs(model, calls, traced):
         logger.info("All channels of %s stay, because the network's code needs as many as there are.", names)
         return None
     return traced
+
+
+def _runs(model: nn.Module, calls: Sequence[Call], traced: Trace) -> bool:
+    """Whether the network's code runs when it is cut in the way that was followed."""
+    mark = traced.variables.mark()
+    structure = _structure(model, calls, traced, 0.5)
+    traced.variables.forget_since(mark)
+    return runs_slim(model, calls, structure)
 
 
 def _structure(
@@ -134,7 +144,7 @@ def _structure(
     roots = traced.variables.roots()
     kept = decide(traced, rate, round_to, importance)[roots]
     axes, cuts = _read_off(traced, kept)
-    attributes, doubtful = slim_attributes(model, traced.sizes, whole, traced.whole_heads, kept)
+    attributes, doubtful = slim_attributes(model, traced.sizes, whole, traced.whole_heads, traced.leaves, kept)
     structure = Structure(
         axes,
         cuts,

@@ -49,6 +49,7 @@ class Trace:
         whole_heads: The heads of attentions that keep or drop whole ones: module, a variable of each head.
         stuck_heads: Canonical names of the attentions that have no channels of a head to choose from.
         stuck_images: Canonical names of the modules that make images of vectors, followed as if they made heads.
+        reducing: Canonical names of the modules that make one channel of several, followed as if those were a head's.
     """
 
     variables: Variables
@@ -65,6 +66,7 @@ class Trace:
     whole_heads: Sequence[tuple[str, Channels]]
     stuck_heads: frozenset[str]
     stuck_images: frozenset[str]
+    reducing: frozenset[str]
 
 
 def trace(
@@ -201,6 +203,7 @@ def _trace(
         tracer.heads,
         stuck_heads(tracer),
         frozenset(tracer.stuck_images),
+        frozenset(tracer.reducing),
     )
 
 

@@ -122,6 +122,10 @@ class Tracer(OperationMode):
         self.divided: dict[int, tuple[str, Layer]] = {}
         #: Modules that make images of flat vectors, of which each row is a place.
         self.stuck_images: set[str] = set()
+        #: Channels that were divided into rows: the module, and the layer, by its identity.
+        self.rows: dict[int, tuple[str, Layer]] = {}
+        #: Modules that make one channel of each such row (maxout).
+        self.reducing: set[str] = set()
         #: Of every attention the module, and the variables of the channels that its values have in each head.
         self.values: list[tuple[str, Channels]] = []
         #: Of those that keep or drop whole heads the module, and a variable of each head.
@@ -371,6 +375,19 @@ class Tracer(OperationMode):
             width: How many channels each of them returns.
         """
         return self.variables.new(groups * width)
+
+    def one_of_each_row(self, layer: Layer) -> Layer | None:
+        """The channels that code makes of rows of channels, one of each: every row has the same share of its own.
+
+        Args:
+            layer: The layer of the rows, along the last dimension that carries channels.
+
+        Returns:
+            None, because there is always something left of each row.
+        """
+        if id(layer) in self.rows:
+            self.reducing.add(self.rows[id(layer)][0])
+        return None
 
     def mark(self) -> tuple[int, ...]:
         """A point in time to which `forget_since` can return."""

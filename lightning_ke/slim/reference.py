@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_ke import naming
 from lightning_ke.flow.dry import tensors
+from lightning_ke.flow.labels import Layer, searched
 from lightning_ke.flow.leaves import label_leaves
 from lightning_ke.flow.tracer import Kind, Tracer
 from lightning_ke.flow.variables import Channels, Variables, as_array, as_rows, read, write
@@ -182,6 +184,15 @@ class Reference(Tracer):
         rows = as_rows(entering, groups)
         return np.repeat(rows[np.arange(groups), self._kept[rows].argmax(1)], width)
 
+    def one_of_each_row(self, layer: Layer) -> Layer:
+        """What is kept of the channels that are made of rows: of each row one that is kept, if there is any.
+
+        Args:
+            layer: As for `Tracer`.
+        """
+        last, rows = layer.dims[-1], layer.array
+        return searched(np.take_along_axis(rows, self._kept_of(layer).argmax(last, keepdims=True), last))
+
     def kept_part(self, tensor: Tensor) -> Tensor:
         """The kept positions of a tensor of this run.
 
@@ -192,17 +203,21 @@ class Reference(Tracer):
 
     def _positions(self, tensor: Tensor) -> list[Tensor | None]:
         """The kept positions along each dimension of a tensor, None where all are."""
-        if len(self._kept) < self.variables.count:  # channels that no parameter has: those of a first hidden state
-            self._kept = np.append(self._kept, np.ones(self.variables.count - len(self._kept), dtype=np.bool_))
         positions: list[Tensor | None] = []
         for dim in range(tensor.dim()):
             member = torch.ones(tensor.shape[dim], dtype=torch.bool)
             for layer in self.labels(tensor).layers:
                 if layer.shape[dim] > 1:
-                    own = torch.from_numpy(self._kept[layer.array])
+                    own = torch.from_numpy(self._kept_of(layer))
                     member &= own.movedim(dim, -1).reshape(-1, layer.shape[dim]).any(0)
             positions.append(None if bool(member.all()) else member.nonzero().squeeze(1))
         return positions
+
+    def _kept_of(self, layer: Layer) -> NDArray[np.bool_]:
+        """Whether each entry of a layer is kept."""
+        if len(self._kept) < self.variables.count:  # channels that no parameter has: those of a first hidden state
+            self._kept = np.append(self._kept, np.ones(self.variables.count - len(self._kept), dtype=np.bool_))
+        return self._kept[layer.array]
 
     @staticmethod
     def _narrow(tensor: Tensor, positions: Sequence[Tensor | None]) -> Tensor:

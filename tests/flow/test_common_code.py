@@ -279,6 +279,46 @@ class PerSample(nn.Module):
         return torch.func.vmap(self.head)(x)
 
 
+class Maxout(nn.Module):
+    """The largest of every few channels."""
+
+    def __init__(self, pieces: int = 2) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(len(x), x.shape[1] // self.pieces, self.pieces, *x.shape[2:]).max(2).values
+
+
+class Lengths(nn.Module):
+    """The lengths of small vectors, which a norm averages over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.vectors = nn.Linear(5, 20), nn.Linear(20, 80)
+        self.norm, self.head = nn.LayerNorm(20), nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.vectors(self.stem(x).relu())
+        return self.head(self.norm(x.view(*x.shape[:-1], -1, 4).norm(dim=-1)))
+
+
+class Functional(nn.Module):
+    """Hands weights and groups of layers to convolutions itself, the weights standardised."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 20, 1), nn.Conv2d(20, 3, 1)
+        self.body = nn.Conv2d(20, 20, 3, padding=1, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        body = self.body
+        weight = body.weight - body.weight.mean((1, 2, 3), keepdim=True)
+        weight = weight / weight.std((1, 2, 3), keepdim=True)
+        x = nn.functional.conv2d(self.stem(x), weight, body.bias, body.stride, body.padding, body.dilation, body.groups)
+        return self.head(x.relu())
+
+
 class Variational(nn.Module):
     """Samples, and drops, in eval mode too."""
 
@@ -353,6 +393,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "reversed channels": (Reversed, (SEQUENCE,)),
     "views in place": (InPlace, (SEQUENCE,)),
     "per sample": (PerSample, (SEQUENCE,)),
+    "maxout": (_between(Maxout(), nn.Conv2d(10, 30, 3), Maxout(3), nn.GroupNorm(1, 10), width=10), (IMAGE,)),
+    "lengths of vectors": (Lengths, (SEQUENCE,)),
+    "a layer's weight and groups": (lambda: Functional(4), (IMAGE,)),
+    "of a convolution by depth": (lambda: Functional(20), (IMAGE,)),
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ class Block(nn.Module):
         if kind == "concatenate":
             self.two = nn.Conv2d(entering, width, 1)
             self.join = nn.Conv2d(2 * width, width, 1)
-        elif kind == "chunk":
+        elif kind in ("chunk", "maxout"):
             self.two = nn.Conv2d(width, 2 * width, 1)
         elif kind == "slices":
             self.first, self.rest = width // 4, width - width // 4
@@ -66,6 +66,9 @@ class Block(nn.Module):
     def _chunk(self, x: Tensor) -> Tensor:
         value, gate = self.two(self.one(x)).chunk(2, 1)
         return value * gate.sigmoid()
+
+    def _maxout(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x)).unflatten(1, (-1, 2)).amax(2)
 
     def _slices(self, x: Tensor) -> Tensor:
         x = self.one(x)

@@ -2,7 +2,7 @@
 
 Where no channel of a head can be dropped (rotary embeddings multiply all heads by one table of fixed width), heads are
 kept or dropped as a whole instead: inside of such an attention labels say for each head, and not for its channels, what
-is kept (`Tracer.whole_heads`).
+is kept (`Tracer.whole_heads`). So are rows of which code makes one channel each (maxout), if it does not run otherwise.
 
 The two products of an attention already join the heads (a product of batches needs equal matrices, see `contraction`).
 What is left is to join the width of all heads side by side with the width of what enters the attention: code such as
@@ -39,6 +39,7 @@ def divide_heads(op: Operation, layer: Layer) -> Layer:
         return place(op.uniform(layer, 1), 1, len(layer.shape))
     if not op.tracer.keeps_whole_heads:
         op.uniform(layer, row)
+        op.tracer.rows[id(layer)] = op.tracer.module, layer
         if flat:
             op.tracer.divided[id(layer)] = op.tracer.module, layer
         return layer

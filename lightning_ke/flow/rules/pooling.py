@@ -170,7 +170,9 @@ def _reduce_layer(op: Operation, layer: Layer, reduced: list[int]) -> Layer | No
         return None
     # (head, channel) reduced along one of both: each head keeps the same share.
     variables = op.uniform(layer, dims[-1])
-    return None if dims[-1] in taken else place(variables, dims[-1], len(layer.shape))
+    if dims[-1] in taken:
+        return op.tracer.one_of_each_row(layer)
+    return place(variables, dims[-1], len(layer.shape))
 
 
 @register_rule(aten._softmax, getattr(aten, "_safe_softmax", aten._softmax), aten._log_softmax)
