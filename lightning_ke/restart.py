@@ -80,7 +80,7 @@ def restart_optimizers(
     optimizer: Literal["new", "keep", "clear"],
     lr_schedule: Literal["restart", "continue"],
     epochs: int,
-) -> None:
+) -> list[dict[str, Any]]:
     """Give the Trainer the optimizers and schedules with which a generation opens.
 
     Args:
@@ -92,12 +92,15 @@ def restart_optimizers(
         lr_schedule: "restart" builds the schedule anew for one generation, "continue" goes on with the old one.
         epochs: Epochs of the generation.
 
+    Returns:
+        The groups that were added to an optimizer in the course of the training, and are so again.
+
     Raises:
         ValueError: If `configure_optimizers` has built other optimizers or schedules than before, so that nothing can
             be carried over.
     """
     if optimizer == "keep" and lr_schedule == "continue":
-        return
+        return []
     old_optimizers = list(trainer.optimizers)
     old_schedules = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
     # Lightning has no public call for this (its issue 9982); `Strategy.setup_optimizers` is what it uses itself, and
@@ -106,8 +109,9 @@ def restart_optimizers(
         trainer.strategy.setup_optimizers(trainer)
     if optimizer != "new" or lr_schedule == "continue":
         _check_count("optimizers", len(old_optimizers), len(trainer.optimizers))
+    later = []
     for old, new in zip(old_optimizers, trainer.optimizers, strict=False):
-        _add_later_groups(old, new)
+        later += _add_later_groups(old, new)
         if lr_schedule == "continue":
             _continue_groups(old, new)
     if lr_schedule == "continue":
@@ -117,6 +121,7 @@ def restart_optimizers(
     if optimizer != "new":
         for old, new in zip(old_optimizers, trainer.optimizers, strict=True):
             carry_state(old, new, redrawn, optimizer)
+    return later
 
 
 def _check_count(what: str, old: int, new: int) -> None:
@@ -127,7 +132,7 @@ def _check_count(what: str, old: int, new: int) -> None:
         )
 
 
-def _add_later_groups(old: Optimizer, new: Optimizer) -> None:
+def _add_later_groups(old: Optimizer, new: Optimizer) -> list[dict[str, Any]]:
     """Add the groups that an optimizer was given in the course of the training (by BackboneFinetuning, say) again.
 
     `configure_optimizers` knows nothing of them: it leaves their parameters out, or puts them into its own groups.
@@ -138,6 +143,7 @@ def _add_later_groups(old: Optimizer, new: Optimizer) -> None:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in moved]
     for group in later:
         new.add_param_group({**group, "params": list(group["params"])})
+    return new.param_groups[len(new.param_groups) - len(later) :]
 
 
 def _continue_groups(old: Optimizer, new: Optimizer) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_ke.arguments import as_number
+from lightning_ke.compatibility import class_names
 from lightning_ke.loaders import rebuilds_iterator, reload_loader
 from lightning_ke.masks import Mask
 from lightning_ke.rng import capture_rng, restore_rng
@@ -98,14 +99,17 @@ class GenerationSchedule:
         return {field.name: list(getattr(self, field.name)) for field in fields(self)}
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a schedule of data that nobody can change.
+        """Refuse a schedule of data that nobody can change, and factors that would be lost.
 
         Args:
-            trainer: The Trainer with its data module.
+            trainer: The Trainer with its data module and callbacks.
 
         Raises:
-            ValueError: If there is no data module, or it has not what the schedule changes.
+            ValueError: If there is no data module, or it has not what the schedule changes; or if a factor of 0 is
+                followed by another one although groups will be added to the optimizers.
         """
+        if any("BaseFinetuning" in class_names(callback) for callback in trainer.callbacks):
+            self._refuse_lost("of a BaseFinetuning, whose groups no `configure_optimizers` builds anew", "leave it out")
         for name, attribute in _OF_DATA.items():
             if getattr(self, name) and not hasattr(trainer.datamodule, attribute):
                 raise ValueError(
@@ -119,13 +123,15 @@ class GenerationSchedule:
         Raises:
             ValueError: If a factor of 0 is followed by another one.
         """
+        self._refuse_lost("of `lr_schedule='continue'`", "use `lr_schedule='restart'`")
+
+    def _refuse_lost(self, cause: str, instead: str) -> None:
         for name in ("lr", "weight_decay"):
             factors = getattr(self, name)
             if any(earlier == 0 < later for earlier, later in pairwise(factors)):
                 raise ValueError(
                     f"Expected argument `schedule` to scale `{name}` by more than 0 as long as another factor follows, "
-                    f"because of `lr_schedule='continue'`, but got {factors}. Write a small number in place of 0, or "
-                    "use `lr_schedule='restart'`."
+                    f"because {cause}, but got {factors}. Write a small number in place of 0, or {instead}."
                 )
 
     def set_data(self, trainer: Trainer, generation: int) -> None:
@@ -157,29 +163,39 @@ class GenerationSchedule:
         if rebuilds_iterator(trainer):
             restore_rng(before)  # the iterator that was just built has drawn, and another one is about to be
 
-    def scale(self, trainer: Trainer, generation: int, *, since: int | None = None) -> None:
+    def scale(
+        self,
+        trainer: Trainer,
+        generation: int,
+        *,
+        since: int | None = None,
+        later: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Scale the learning rates and weight decays of the optimizers and schedules that the Trainer holds.
 
         Args:
             trainer: The Trainer.
             generation: Number of the generation.
             since: The generation by whose factors they are scaled already; None if they are as configured.
+            later: Groups that were added in the course of the training: they are as in the generation before.
 
         Raises:
             ValueError: If rates are to be scaled and a schedule is none of torch's.
         """
-        factors = {}
-        for name in ("lr", "weight_decay"):
-            now = self.value(name, generation)
-            earlier = 1.0 if since is None else self.value(name, since)
-            factors[name] = 1.0 if now is None else now / earlier
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
+                as_in = generation - 1 if any(group is one for one in later) else since
                 for key in (*_RATES, "weight_decay"):
                     if key in group:
-                        group[key] = group[key] * factors["lr" if key in _RATES else key]
+                        group[key] = group[key] * self._factor("lr" if key in _RATES else key, generation, as_in)
         for config in trainer.lr_scheduler_configs if self.lr else ():
-            _scale_schedule(config.scheduler, factors["lr"])
+            _scale_schedule(config.scheduler, self._factor("lr", generation, since))
+
+    def _factor(self, name: str, generation: int, since: int | None) -> float:
+        """What a rate is multiplied by that was scaled for an earlier generation, or for none."""
+        now = self.value(name, generation)
+        earlier = 1.0 if since is None else self.value(name, since)
+        return 1.0 if now is None or not earlier else now / earlier
 
 
 def get_schedule(schedule: GenerationSchedule | Mapping[str, Any] | None) -> GenerationSchedule | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import BaseFinetuning, ModelCheckpoint
 from torch.optim import SGD, lr_scheduler
 from torch.utils.data import DataLoader
 
@@ -19,7 +19,7 @@ from lightning_ke import KnowledgeEvolution
 from lightning_ke.data import EmbeddedDataModule
 from lightning_ke.schedule import GenerationSchedule, RateByGeneration
 from lightning_ke.splits import Split, Wels
-from tests.callback.modules import Classifier, data, make_trainer
+from tests.callback.modules import Classifier, data, make_trainer, train_loader, val_loader
 
 
 class Data(LightningDataModule):
@@ -166,6 +166,43 @@ def test_factors_do_not_pile_up_on_a_schedule_that_goes_on(tmp_path: Path) -> No
         assert {seen["generation"]: seen["lr"] for seen in watch.seen} == {1: 0.05, 2: 0.025, 3: 0.025}
 
 
+class Unfreeze(BaseFinetuning):
+    """Trains the first convolution from the second epoch on, at a rate of its own."""
+
+    def freeze_before_training(self, pl_module: Any) -> None:
+        self.freeze(pl_module.model[0])
+
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.model[0], optimizer, lr=0.02)
+
+
+class HeadFirst(Classifier):
+    def configure_optimizers(self) -> Any:
+        return SGD(self.model[3:].parameters(), lr=0.05, weight_decay=0.01)
+
+
+@pytest.mark.parametrize("factors", [[1.0, 0.5, 0.25], [0.5, 1.0, 2.0]], ids=str)
+@pytest.mark.parametrize("lr_schedule", ["restart", "continue"])
+def test_a_group_that_is_added_later_changes_as_the_others_do(
+    tmp_path: Path, factors: list[float], lr_schedule: Any
+) -> None:
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            groups = trainer.optimizers[0].param_groups
+            seen[evolution.generation] = [(group["lr"], group["weight_decay"]) for group in groups]
+
+    seen: dict[int, Any] = {}
+    schedule = {"lr": factors, "weight_decay": factors}
+    evolution = KnowledgeEvolution(epochs_per_generation=2, seed=0, schedule=schedule, lr_schedule=lr_schedule)
+    trainer = make_trainer(tmp_path, max_epochs=6, callbacks=[evolution, Unfreeze(), Rates()])
+    trainer.fit(HeadFirst(), train_loader(), val_loader())
+    for generation, factor in enumerate(factors, start=1):
+        since = factor / factors[0]
+        expected = [(0.05 * factor, 0.01 * factor), (0.02 * since, 0.01 * since)]
+        assert seen[generation] == [pytest.approx(rates) for rates in expected]
+
+
 def test_a_generation_that_goes_on_in_a_second_fit_keeps_its_factor(tmp_path: Path) -> None:
     class Stop(Callback):
         def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -292,8 +329,24 @@ def test_a_factor_of_0_is_refused_where_the_next_one_builds_on_it() -> None:
     for name in ("lr", "weight_decay"):
         with pytest.raises(ValueError, match=rf"scale `{name}` by more than 0 .* but got \(0\.0, 1\.0\)"):
             KnowledgeEvolution(schedule={name: [0.0, 1.0]}, lr_schedule="continue")
-        KnowledgeEvolution(schedule={name: [1.0, 0.0]}, lr_schedule="continue")
         KnowledgeEvolution(schedule={name: [0.0, 1.0]})
+
+
+def test_a_factor_of_0_is_refused_where_groups_are_added_later(tmp_path: Path) -> None:
+    evolution = KnowledgeEvolution(generations=2, schedule={"lr": [0.0, 1.0]})
+    trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[evolution, Unfreeze()])
+    with pytest.raises(ValueError, match=r"because of a BaseFinetuning, .* in place of 0, or leave it out\."):
+        trainer.fit(HeadFirst(), train_loader(), val_loader())
+
+
+def test_a_last_factor_of_0_holds_for_all_further_generations(tmp_path: Path) -> None:
+    module = Decayed(schedule=False)
+    _, watch, _ = fit(tmp_path, {"lr": [1.0, 0.0], "weight_decay": [1.0, 0.0]}, module=module, lr_schedule="continue")
+    assert {(seen["generation"], seen["lr"], seen["decay"]) for seen in watch.seen} == {
+        (1, 0.05, 0.01),
+        (2, 0.0, 0.0),
+        (3, 0.0, 0.0),
+    }
 
 
 def test_a_split_without_a_rate_and_loaders_that_nobody_can_change_are_refused(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ class EvolutionRun:
         def member(name: str) -> Callable[[], Tensor]:
             return lambda: ~survivors[name]
 
-        restart_optimizers(
+        later = restart_optimizers(
             trainer,
             {parameter: member(name) for name, parameter in named_parameters(pl_module) if name in report.redrawn},
             optimizer=settings.optimizer,
@@ -256,7 +256,7 @@ class EvolutionRun:
         )
         if settings.schedule is not None:
             scaled = clock.generation if settings.lr_schedule == "continue" else None
-            settings.schedule.scale(trainer, generation, since=scaled)
+            settings.schedule.scale(trainer, generation, since=scaled, later=later)
         self.split.forget_steps()  # not before: a checkpoint in the middle of all this begins it again
         restart_neighbours(trainer)
         clock.open_next(trainer.current_epoch, trainer.global_step)
