@@ -103,6 +103,7 @@ class MetricLearning(Task):
     def _score(self, part: str, *, nmi: bool) -> None:
         gathered = self.gathered[part]
         assert isinstance(gathered, Gathered)
+        gathered.leave_out_repeated(getattr(self.trainer, f"{part}_dataloaders"))
         embeddings, labels = gathered.compute()
         gathered.reset()
         scores = retrieval_scores(embeddings, labels)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
@@ -101,6 +102,20 @@ class Gathered(Metric):
         """
         self.embeddings.append(embeddings.detach())
         self.labels.append(labels)
+
+    def leave_out_repeated(self, loader: object) -> None:
+        """Forget what a distributed sampler gave this rank so that all have equally many: others have it already.
+
+        Such an example would find itself, the nearest of its class.
+
+        Args:
+            loader: What the batches since the last reset came from.
+        """
+        sampler = getattr(loader, "sampler", None)
+        if self.embeddings and isinstance(sampler, DistributedSampler) and isinstance(sampler.dataset, Sized):
+            own = len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))
+            self.embeddings = [dim_zero_cat(self.embeddings)[:own]]
+            self.labels = [dim_zero_cat(self.labels)[:own]]
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """All embeddings and labels."""

@@ -24,13 +24,14 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import lightning_ke as ke
 from lightning_ke import KnowledgeEvolution
 from lightning_ke.naming import named_parameters
 from lightning_ke.sharding import gather
 from lightning_ke.slim import refresh
+from lightning_ke.tasks import MetricLearning
 from tests.callback.modules import CLASSES, Classifier, data, make_trainer
 from tests.memory import PeakMemory
 
@@ -351,6 +352,14 @@ def count_something() -> tuple[list[str], list[str]]:
     with CountCollectives() as gathered:
         gather(layer.weight)
     return broadcast.seen, gathered.seen
+
+
+def score_embeddings(folder: Path, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+    """What a rank logs of embeddings that the ranks share."""
+    task = MetricLearning(nn.Identity(), 2, embeddings.shape[1], loss="triplet")
+    trainer = make_trainer(folder, devices=int(os.environ["WORLD_SIZE"]), strategy="ddp")
+    [scores] = trainer.validate(task, DataLoader(TensorDataset(embeddings, labels), 2), verbose=False)
+    return dict(scores)
 
 
 def refusals(folder: Path, cases: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -33,6 +33,8 @@ from lightning_ke.tasks.graphs import graph_network
 from lightning_ke.tasks.regression import angle_between
 from lightning_ke.tasks.retrieval import normalized_mutual_information, retrieval_scores
 from lightning_ke.tasks.text import CharacterGRU, CharacterTransformer
+from tests.distributed import programs
+from tests.distributed.world import run_world
 
 
 class OneGraph(Dataset[Any]):
@@ -257,6 +259,16 @@ def test_losses_are_those_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     # The first rank has seen those that are 0, the second those that are 2.
     assert trainer.callback_metrics["val_loss"] == 2.0
     assert trainer.callback_metrics["train_loss"] == 2.0
+
+
+@pytest.mark.parametrize(("size", "count"), [(2, 5), (3, 2)])
+def test_embeddings_that_ranks_share_do_not_find_themselves(tmp_path: Path, size: int, count: int) -> None:
+    """A sampler repeats the first ones, whose nearest others are of another class, so that all ranks have as many."""
+    embeddings = torch.tensor([[1.0, 0.0], [0.99, 0.1], [0.0, 1.0], [0.1, 0.99], [0.05, 1.0]])[:count]
+    labels = torch.tensor([0, 1, 0, 1, 1] if count > 2 else [0, 0])
+    expected = {f"val_{name}": value for name, value in retrieval_scores(embeddings, labels).items()}
+    for scores in run_world(size, programs.score_embeddings, tmp_path, embeddings, labels):
+        assert scores == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("task", [lambda loss: Regression(mlp(1), loss=loss), lambda loss: Heading(mlp(2), loss=loss)])
