@@ -30,6 +30,7 @@ class Classification(ScoredTask):
         loss: A criterion of scores and labels, or a `Loss`; None for the cross-entropy with label smoothing 0.1, as
             in the paper.
         auc: Whether the area under the ROC curve is logged, too: one class against the rest, the mean of all classes.
+            A class that no example of the part has counts as 0.
         calibration: Whether the expected calibration error is logged, too (`val_ece`, `test_ece`; 15 bins of equal
             width, the absolute distance of confidence and accuracy). It says nothing about how good the weights are on
             its own, and is none of the `monitors`.

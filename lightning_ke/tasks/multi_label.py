@@ -17,7 +17,8 @@ from lightning_ke.tasks.scored import ScoredTask, refuse_class_loss
 class MultiLabel(ScoredTask):
     """Trains a backbone to say of each label whether it applies; logs loss, `val_auc`, `val_acc` and the same of test.
 
-    Both scores are means over the labels; accuracy is that at a probability of 0.5.
+    Both scores are means over the labels; accuracy is that at a probability of 0.5. The AUC of a label that none or all
+    of the examples have counts as 0.
 
     Args:
         backbone: The network: images to scores (logits) of shape (N, `num_classes`).

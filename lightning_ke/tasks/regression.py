@@ -56,7 +56,7 @@ class Regression(ScoredTask):
         if not std > 0:
             raise ValueError(f"Expected argument `std` to be greater than 0, but got {std}. Leave it out for 1.")
         refuse_class_loss(loss, "values", "nn.MSELoss() or nn.L1Loss() (loss=mse, loss=l1)")
-        metrics: dict[str, Metric] = {"r2": R2Score(), "mae": MeanAbsoluteError()}
+        metrics: dict[str, Metric] = {"r2": _CentredR2(mean), "mae": MeanAbsoluteError()}
         loss = nn.MSELoss() if loss is None else loss
         super().__init__(backbone, loss, metrics, optimizer, scheduler, interval)
         config = dict(config) if config is not None else None
@@ -87,6 +87,17 @@ class Regression(ScoredTask):
         # One column for each value: taken together, R2 would praise whoever tells the columns' means apart.
         predicted, values = (each.reshape(len(values), -1) for each in (self.predict_values(inputs), values.float()))
         return predicted, values, F.mse_loss(predicted, values)
+
+
+class _CentredR2(R2Score):
+    """R2 of values without their mean: the same number, but squares that single precision can tell apart."""
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.mean = mean
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds - self.mean, target - self.mean)
 
 
 class Heading(ScoredTask):

@@ -231,6 +231,19 @@ def test_values_are_learnt_standardised_and_scored_in_their_own_unit() -> None:
         Regression(Constant(), std=0.0)
 
 
+@pytest.mark.parametrize("mean", [0.0, 1e3, 1e5])
+def test_values_far_from_zero_are_scored_as_others_are(mean: float) -> None:
+    values = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)) + mean
+    foretold = values + torch.randn(100, 1, generator=torch.Generator().manual_seed(1)) / 2
+    task = Regression(nn.Identity(), mean=mean)
+    loader = DataLoader(TensorDataset(foretold - mean, values), 10)
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    (scores,) = trainer.validate(task, loader, verbose=False)
+    exact, wanted = foretold.double(), values.double()
+    left = ((exact - wanted) ** 2).sum() / ((wanted - wanted.mean()) ** 2).sum()
+    assert scores["val_r2"] == pytest.approx(1 - left.item(), abs=1e-4)
+
+
 def test_several_values_are_scored_each_on_its_own() -> None:
     """Whoever foretells the mean of each value, and no more, has an R2 of 0."""
 
