@@ -44,7 +44,7 @@ def line_for(error: BaseException) -> str | None:
         if handed_on := _FROM_WORKER.search(str(refusal)):
             return handed_on[1]
         if foreign := next((start for start in _FOREIGN if str(refusal).startswith(start)), None):
-            return f"{' '.join(str(refusal).split())} {_FOREIGN[foreign]}"
+            return f"{' '.join(str(refusal).split()).removesuffix('.')}. {_FOREIGN[foreign]}"
         if type(refusal).__name__ == "MisconfigurationException":  # not imported for its name: this answers in no time
             return f"Lightning refuses this: {' '.join(str(refusal).split())}"
         refusal = refusal.__cause__

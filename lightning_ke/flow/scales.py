@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from lightning_ke import naming
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, run, without_data
+from lightning_ke.flow.kinds import SCALINGS, as_number
 from lightning_ke.flow.labels import Layer
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.flow.trace import Trace
-from lightning_ke.flow.tracer import SCALINGS, as_number
 from lightning_ke.flow.variables import read, write
 from lightning_ke.structure import Structure
 

@@ -3,55 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_ke.flow import rules as rules  # fills the table of rules
 from lightning_ke.flow.dry import run_known, tensors
+from lightning_ke.flow.kinds import Kind, as_number, kind_of
 from lightning_ke.flow.labels import Labels, Layer, loosened, same_layers
 from lightning_ke.flow.leaves import Leaf, replaced
 from lightning_ke.flow.mode import OperationMode
-from lightning_ke.flow.registry import FlowError, Operation, Rule, find_rule
-from lightning_ke.flow.rules.elementwise import elementwise, is_elementwise
-from lightning_ke.flow.shapes import SHAPES, ShapeFunction
+from lightning_ke.flow.registry import FlowError, Operation
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.variables import Channels, Variables
-from lightning_ke.flow.views import View, becomes, is_view, written
+from lightning_ke.flow.views import View, written
 
 aten = torch.ops.aten
-
-#: Factories that fill a tensor with one value: it takes whatever size its neighbours have.
-_UNIFORM = frozenset(
-    {
-        aten.zeros.default,
-        aten.ones.default,
-        aten.full.default,
-        aten.empty.memory_format,
-        aten.scalar_tensor.default,
-        aten.new_zeros.default,
-        aten.new_ones.default,
-        aten.new_full.default,
-        aten.new_empty.default,
-        aten.zeros_like.default,
-        aten.ones_like.default,
-        aten.full_like.default,
-        aten.empty_like.default,
-        aten.rand.default,
-        aten.randn.default,
-    }
-)
-
-
-#: Multiplications by a number that a network's code may have computed from a width.
-SCALINGS = frozenset(
-    {aten.mul.Scalar, aten.mul.Tensor, aten.div.Scalar, aten.div.Tensor, aten.mul_.Tensor, aten.div_.Tensor}
-)
-
-
-#: Operations that pick entries of their first argument: one value everywhere stays one, whatever the numbers.
-_PICKS = frozenset({aten.index.Tensor, aten.index_select.default, aten.gather.default})
 
 #: Operations that repeat a single entry as often as their code asks for.
 _REPETITIONS = frozenset({aten.expand.default, aten.repeat.default})
@@ -60,43 +28,6 @@ _REPETITIONS = frozenset({aten.expand.default, aten.repeat.default})
 _LABELS, _VIEW = "_lightning_ke_labels", "_lightning_ke_view"
 _NOTHING, _SPREADING = Labels(), Labels(uniform=True)
 _UNLABELLED = (None, _NOTHING)
-
-
-def as_number(value: Any) -> float | None:
-    """The number by which an operation multiplies, None if it is a tensor or not known without data.
-
-    Args:
-        value: Its second argument; code may have made a tensor of the number (``torch.sqrt(torch.tensor(width))``).
-    """
-    if not isinstance(value, Tensor):
-        return float(value)
-    return value.item() if value.dim() == 0 and not value.is_meta and value.is_floating_point() else None
-
-
-class Kind(NamedTuple):
-    """What a trace asks of an operator at each of its operations; looked up once, because torch hashes them slowly.
-
-    Args:
-        rule: How channels flow through it.
-        shape: How the shape of its result is computed by the shortest way.
-        uniform: Whether it fills a tensor with one value.
-        scaling: Whether it multiplies, perhaps by a number.
-        view: Whether its results share their memory with its first argument.
-        becomes: The operation that returns the view which it makes of its first argument in place, if it does that.
-        writes: Whether it changes an argument in place.
-        joins: Whether it puts tensors side by side.
-        picks: Whether it takes entries of its first argument by their numbers.
-    """
-
-    rule: Rule | None
-    shape: ShapeFunction | None
-    uniform: bool
-    scaling: bool
-    view: bool
-    becomes: torch._ops.OpOverload | None
-    writes: bool
-    joins: bool
-    picks: bool
 
 
 class Tracer(OperationMode):
@@ -207,7 +138,7 @@ class Tracer(OperationMode):
 
     def operate(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """See `OperationMode`."""
-        kind = self._kinds.get(id(func)) or self._kind(func)
+        kind = self._kinds.get(id(func)) or self._kinds.setdefault(id(func), kind_of(func))
         if kind.becomes is not None:
             return self._view_in_place(func, kind.becomes, args, kwargs)
         entering = tensors(args)
@@ -245,20 +176,6 @@ class Tracer(OperationMode):
         if labels.layers or labels.heads is None or not len(labels.heads):
             return labels.layers
         return self.summed.get(int(labels.heads[0]), ())
-
-    def _kind(self, func: torch._ops.OpOverload) -> Kind:
-        rule = find_rule(func) or (elementwise if is_elementwise(func) else None)
-        traits = (
-            func in _UNIFORM,
-            func in SCALINGS,
-            is_view(func),
-            becomes(func),
-            func._schema.is_mutable,
-            func is aten.cat.default,
-            func in _PICKS,
-        )
-        kind = self._kinds[id(func)] = Kind(rule, SHAPES.get(func), *traits)
-        return kind
 
     def finish(
         self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], outputs: Sequence[Tensor]

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from lightning_ke import naming
 from lightning_ke.flow.dry import tensors
+from lightning_ke.flow.kinds import Kind
 from lightning_ke.flow.labels import Layer, searched
 from lightning_ke.flow.leaves import label_leaves
-from lightning_ke.flow.tracer import Kind, Tracer
+from lightning_ke.flow.tracer import Tracer
 from lightning_ke.flow.variables import Channels, Variables, as_array, as_rows, read, write
 from lightning_ke.flow.views import is_view
 from lightning_ke.slim.double import run_in_double
