@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_ke.app.files import replacing
-from lightning_ke.app.loggers import count_rows, take_rows_back
+from lightning_ke.app.loggers import aside_of, count_rows, take_rows_back
 from lightning_ke.callback import KnowledgeEvolution
 from lightning_ke.history import write_history_csv
 
@@ -91,7 +91,7 @@ class LastCheckpoint(RunCheckpoint):
         super().setup(trainer, pl_module, stage)
         self._history = Path(trainer.log_dir or trainer.default_root_dir) / "ke_history.csv"
         if stage == "fit" and trainer.is_global_zero and self._history.exists():
-            self._history.replace(_aside(self._history))
+            self._history.replace(aside_of(self._history))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take back the history and the logged rows that the checkpoint knows of, and no others."""
@@ -101,13 +101,13 @@ class LastCheckpoint(RunCheckpoint):
             take_rows_back(logger, self._rows[index] if index < len(self._rows) else 0, self._pending)
         if self._evolution.history:
             write_history_csv(self._evolution.history, self._history)
-        _aside(self._history).unlink(missing_ok=True)
+        aside_of(self._history).unlink(missing_ok=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the history back where it was if the run could not go on."""
         super().on_exception(trainer, pl_module, exception)
-        if trainer.is_global_zero and _aside(self._history).exists() and not self._history.exists():
-            _aside(self._history).replace(self._history)
+        if trainer.is_global_zero and aside_of(self._history).exists() and not self._history.exists():
+            aside_of(self._history).replace(self._history)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note how far the logs have come, and save."""
@@ -134,7 +134,3 @@ class LastCheckpoint(RunCheckpoint):
         """
         super().load_state_dict(state_dict)
         self._rows, self._pending = list(state_dict["rows"]), dict(state_dict["pending"])
-
-
-def _aside(path: Path) -> Path:
-    return path.with_stem(f"{path.stem}-before")

@@ -17,7 +17,7 @@ from lightning_ke.report.wandb import fail_runs
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_ASIDE = "metrics-before.csv"
+_ROWS, _CONFIGURATION = "metrics.csv", "hparams.yaml"
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def run_loggers(config: DictConfig) -> Iterator[list[Logger]]:
         for node in members(config, "logger").values():
             logger: Logger = build(node)
             if is_first_process():  # the one that writes; of several that begin together one would come too late
-                set_rows_aside(logger)
+                set_rowsaside_of(logger)
             logger.log_hyperparams(plain(config))
             loggers.append(logger)  # not before: one that cannot begin cannot be closed either
         yield loggers
@@ -59,20 +59,21 @@ def close(loggers: Iterable[Any]) -> None:
 
 # Lightning's CSVLogger deletes the rows that an earlier process has written, and a killed process may have written more
 # rows than its last checkpoint knows of. So a run that goes on puts the old rows aside, and takes back those that the
-# checkpoint knows.
+# checkpoint knows. The configuration, which the logger writes down before anybody has said that the run may go on with
+# it, is put aside, too.
 
 
-def set_rows_aside(logger: Logger) -> None:
-    """Save the rows of an earlier part of this run from being deleted.
+def set_rowsaside_of(logger: Logger) -> None:
+    """Save the rows of an earlier part of this run from being deleted, and its configuration from being overwritten.
 
     Args:
         logger: A logger that has not begun yet; nothing happens for others than CSVLogger.
     """
     if isinstance(logger, CSVLogger):
-        written, aside = _paths(logger)
-        # Rows that are aside already are the whole story: a later part died before it took them back.
-        if written.exists() and not aside.exists():
-            written.replace(aside)
+        for written in (_path(logger, _ROWS), _path(logger, _CONFIGURATION)):
+            # Rows that are aside already are the whole story: a later part died before it took them back.
+            if written.exists() and not aside_of(written).exists():
+                written.replace(aside_of(written))
 
 
 def put_rows_back(logger: Logger) -> None:
@@ -81,10 +82,10 @@ def put_rows_back(logger: Logger) -> None:
     Args:
         logger: The logger; nothing happens for others than CSVLogger.
     """
-    if isinstance(logger, CSVLogger):
-        written, aside = _paths(logger)
-        if aside.exists() and not written.exists():
-            aside.replace(written)
+    if isinstance(logger, CSVLogger) and not _path(logger, _ROWS).exists():
+        for written in (_path(logger, _ROWS), _path(logger, _CONFIGURATION)):
+            if aside_of(written).exists():
+                aside_of(written).replace(written)
 
 
 def take_rows_back(logger: Logger, count: int, pending: Mapping[str, float]) -> None:
@@ -97,7 +98,7 @@ def take_rows_back(logger: Logger, count: int, pending: Mapping[str, float]) -> 
     """
     if not isinstance(logger, CSVLogger):
         return
-    _, aside = _paths(logger)
+    aside = aside_of(_path(logger, _ROWS))
     rows = _read(aside)[:count] if aside.exists() else []
     for row in rows:
         step = int(row.pop("step"))
@@ -107,6 +108,7 @@ def take_rows_back(logger: Logger, count: int, pending: Mapping[str, float]) -> 
         logger.log_metrics(row, int(row.pop("step")))
     logger.save()
     aside.unlink(missing_ok=True)
+    aside_of(_path(logger, _CONFIGURATION)).unlink(missing_ok=True)
 
 
 def count_rows(loggers: Sequence[Logger]) -> list[int]:
@@ -118,14 +120,26 @@ def count_rows(loggers: Sequence[Logger]) -> list[int]:
     counts = []
     for logger in loggers:
         logger.save()
-        written = _paths(logger)[0] if isinstance(logger, CSVLogger) else None
+        written = _path(logger, _ROWS) if isinstance(logger, CSVLogger) else None
         counts.append(len(_read(written)) if written is not None and written.exists() else 0)
     return counts
 
 
-def _paths(logger: CSVLogger) -> tuple[Path, Path]:
-    folder = Path(logger.log_dir)
-    return folder / "metrics.csv", folder / _ASIDE
+def _path(logger: CSVLogger, name: str) -> Path:
+    return Path(logger.log_dir) / name
+
+
+def aside_of(path: Path) -> Path:
+    """Where a file of an earlier part of a run waits until it is known whether the run goes on.
+
+    Args:
+        path: The file.
+
+    Example:
+        >>> aside_of(Path("metrics.csv")).name
+        'metrics-before.csv'
+    """
+    return path.with_stem(f"{path.stem}-before")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
