@@ -180,6 +180,11 @@ def _convolution(args: Sequence[Any]) -> int:
     per_position = math.prod(weight.shape[1:])
     if transposed:
         return int(tensor.numel() * per_position)
+    spatial = tensor.dim() - 2
+    # One number may stand for all dimensions, as for a padding that was given by its name ("valid").
+    stride, padding, dilation = (
+        each if len(each) == spatial else each * spatial for each in (stride, padding, dilation)
+    )
     positions = (
         (size + 2 * pad - step * (kernel - 1) - 1) // jump + 1
         for size, pad, step, kernel, jump in zip(

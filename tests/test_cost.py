@@ -17,6 +17,12 @@ def test_convolution_and_linear_by_hand() -> None:
     assert measure_cost(network, torch.zeros(1, 4, 8, 8)) == Cost(2 * (6 * 18 * 9 + 54 * 5), 6 * 18 + 12 + 54 * 5 + 5)
 
 
+@pytest.mark.parametrize(("padding", "positions"), [("same", 49), ("valid", 25)])
+def test_a_padding_may_be_given_by_its_name(padding: str, positions: int) -> None:
+    convolution = nn.Conv2d(4, 6, 3, padding=padding, bias=False)
+    assert measure_cost(convolution, torch.zeros(2, 4, 7, 7)).ops == 2 * 6 * 4 * 9 * positions
+
+
 def test_transposed_convolution_by_hand() -> None:
     network = nn.ConvTranspose1d(3, 5, 4, stride=2)
     assert measure_cost(network, torch.zeros(1, 3, 7)).ops == 2 * 7 * 3 * 5 * 4
