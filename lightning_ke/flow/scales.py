@@ -7,6 +7,7 @@ by less in the slim network; the weights that make the queries and keys are mult
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 
 from lightning_ke import naming
 from lightning_ke.flow.copies import private_copy
-from lightning_ke.flow.dry import copy_inputs, quiet_world, run, without_data
+from lightning_ke.flow.dry import copy_inputs, quiet_world, run, with_data, without_data
 from lightning_ke.flow.kinds import SCALINGS, as_number
 from lightning_ke.flow.labels import Layer
 from lightning_ke.flow.mode import OperationMode
 from lightning_ke.flow.trace import Trace
 from lightning_ke.flow.variables import read, write
+from lightning_ke.sharding import has_shards
 from lightning_ke.structure import Structure
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ class _Scalars(OperationMode):
 
 
 def runs_slim(model: nn.Module, calls: Sequence[Call], structure: Structure) -> bool:
-    """Whether a network's code runs once it is cut; without data, so that nothing is said of what it computes.
+    """Whether a network's code runs once it is cut; nothing is said of what it computes.
 
     Args:
         model: The dense network.
@@ -113,16 +115,18 @@ def _slim_scalars(
 ) -> list[tuple[torch._ops.OpOverload, float]] | None:
     from lightning_ke.slim.cut import shrink  # which rests on this package
 
-    network = private_copy(naming.unwrap(model), without_data)
-    network.eval()
-    scalars = _Scalars()
-    try:
-        shrink(network, structure)
-        modules = dict(naming.named_modules(network))
-        for call in calls:
-            args, kwargs = copy_inputs((tuple(call.args), dict(call.kwargs)))
-            with quiet_world(), scalars:
-                modules[call.module](*args, **kwargs)
-    except Exception:  # a network that cannot run slim has a mask all the same; extraction will say why
-        return None
-    return scalars.found
+    # Its code may look at values, such as those of a mask; of a sharded network no rank holds them all.
+    for convert in (without_data,) if has_shards(model) else (without_data, with_data):
+        network = private_copy(naming.unwrap(model), convert)
+        network.eval()
+        scalars = _Scalars()
+        # A network that cannot run slim has a mask all the same; extraction will say why.
+        with suppress(Exception):
+            shrink(network, structure)
+            modules = dict(naming.named_modules(network))
+            for call in calls:
+                args, kwargs = copy_inputs((tuple(call.args), dict(call.kwargs)), convert)
+                with quiet_world(), scalars:
+                    modules[call.module](*args, **kwargs)
+            return scalars.found
+    return None

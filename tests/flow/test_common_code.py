@@ -34,6 +34,7 @@ from tests.flow.common_code import (
     Unpooled,
     Variational,
     Watchful,
+    WatchfulAttention,
 )
 from tests.flow.networks import proved_shares
 
@@ -53,6 +54,7 @@ def _as_tensor(width: int) -> Tensor:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "logits divided by a number": (Attention, (SEQUENCE,)),
     "logits divided by a tensor": (lambda: Attention(_as_tensor), (SEQUENCE,)),
+    "logits of an attention followed with data": (WatchfulAttention, (SEQUENCE,)),
     "as many heads as channels of each": (lambda: Attention(width=64, heads=8), (SEQUENCE,)),
     "a head as wide as all heads of a batch": (lambda: Attention(width=48), (SEQUENCE,)),
     "linear attention": (LinearAttention, (SEQUENCE,)),

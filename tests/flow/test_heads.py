@@ -74,6 +74,19 @@ def test_whole_heads_are_dropped_exactly(rate: float, heads: int, own_width: boo
     assert slim.mlps[0][0].out_features == -(-20 * rate // 1)
 
 
+class WatchfulBlocks(Blocks):
+    """Its code looks at values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.nan_to_num() if x.isnan().any() else x)
+
+
+def test_whole_heads_of_a_network_that_is_followed_with_data_are_dropped() -> None:
+    network = WatchfulBlocks()
+    slim = extract_slim(network, draw_mask(network, "kels", 0.5, TOKENS))
+    assert slim.attentions[0].num_heads == 2
+
+
 def test_a_corrupted_head_is_noticed() -> None:
     network = Blocks()
     mask = draw_mask(network, "kels", 0.5, TOKENS)
