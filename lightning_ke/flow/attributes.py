@@ -37,10 +37,13 @@ class Guess(NamedTuple):
     Args:
         value: What it would say.
         likely: Whether nothing that its module's code asked for has that number and keeps it.
+        enters: Whether no operation was asked for it: it is only as large as what enters the module, which code may
+            check.
     """
 
     value: Any
     likely: bool
+    enters: bool = False
 
 
 def tells_its_sizes(module: nn.Module) -> bool:
@@ -52,7 +55,9 @@ def tells_its_sizes(module: nn.Module) -> bool:
     held = vars(module)
     if "normalized_shape" in held:
         return True
-    return not type(module).__module__.startswith("torch.nn") and not _AT_ENDS.isdisjoint(held)
+    if type(module).__module__.startswith("torch.nn"):
+        return False
+    return any(name in _AT_ENDS or (type(held[name]) is int and _CERTAIN_WORDS.search(name)) for name in held)
 
 
 def slim_attributes(
@@ -84,8 +89,11 @@ def slim_attributes(
     doubtful: dict[str, dict[str, Guess]] = {}
     for (name, end), seen in changes.items():
         own = _at_end(modules[name], end, seen) if end in _ENDS else {}
-        for attribute, guess in ({} if end in _ENDS else _changed(modules[name], seen)).items():
-            if guess.likely and not end and _CERTAIN_WORDS.search(attribute):
+        for attribute, guess in ({} if end == "out" else _changed(modules[name], seen)).items():
+            if end == "in":
+                if _CERTAIN_WORDS.search(attribute):
+                    doubtful.setdefault(name, {}).setdefault(attribute, Guess(guess.value, likely=False, enters=True))
+            elif guess.likely and not end and _CERTAIN_WORDS.search(attribute):
                 own[attribute] = guess.value
             else:
                 doubtful.setdefault(name, {})[attribute] = guess

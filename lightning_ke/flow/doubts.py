@@ -78,6 +78,7 @@ def _choices(
     """Choices to try, the most likely first; modules of one class are treated alike."""
     yield likely
     yield frozenset()
+    yield likely | {place for place, guess in guesses.items() if guess.enters}
     yield frozenset(guesses)
     for alike in dict.fromkeys((classes[name], attribute) for name, attribute in guesses):
         yield likely ^ {place for place in guesses if (classes[place[0]], place[1]) == alike}

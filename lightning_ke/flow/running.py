@@ -61,10 +61,11 @@ def _telling_forward(name: str, module: nn.Module, tracer: Tracer) -> Callable[.
     tells = tells_its_sizes(module)
 
     def telling(*args: Any, **kwargs: Any) -> Any:
-        stack.append((name, args))
+        entering = (*args, *kwargs.values())
+        stack.append((name, entering))
         try:
             if tells:
-                for tensor in tensors(args):
+                for tensor in tensors(entering):
                     tracer.size(tensor, end="in")
             output = forward(*args, **kwargs)
             if tells:

@@ -243,7 +243,7 @@ def _module(name: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _set_mode(network: nn.Module, train: bool) -> None:

@@ -49,6 +49,49 @@ class LinearAttention(nn.Module):
         return self.head(weighted / (queries @ keys.sum(1).unsqueeze(2)))
 
 
+class KeywordAttention(nn.Module):
+    """Attention among the inputs themselves, which enter it by their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(16), nn.MultiheadAttention(16, 2, batch_first=True)
+        self.body, self.head = nn.Sequential(nn.Linear(16, 512), nn.ReLU(), nn.Linear(512, 16)), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(query=x, key=x, value=x, need_weights=False)[0]
+        return self.head(self.norm(x + self.body(x)))
+
+
+class Down(nn.Module):
+    """Checks how many channels enter."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels, self.heads = channels, 4
+        self.conv, self.qkv = nn.Conv2d(channels, channels, 2, stride=2), nn.Linear(channels, 3 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[1] == self.channels
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(x).view(len(x), -1, 3, self.heads, x.shape[-1] // self.heads).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        return (x + y).transpose(1, 2).reshape(len(x), x.shape[-1], 4, 4)
+
+
+class Up(nn.Module):
+    """Checks how many channels enter, too."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+        self.conv = nn.Conv2d(num_channels, num_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.num_channels:
+            raise ValueError("Other channels were configured.")
+        return self.conv(nn.functional.interpolate(x, scale_factor=2))
+
+
 class Unpooled(nn.Module):
     """Maxima return to where they came from."""
 

@@ -72,6 +72,18 @@ def test_code_that_fixes_a_width_is_named() -> None:
         slim_of(network, structure)
 
 
+def test_code_that_asserts_a_width_is_named_although_it_says_nothing() -> None:
+    class Asserted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[1] != 8:
+                raise AssertionError
+            return x
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), Asserted(), nn.Conv2d(8, 2, 1))
+    with pytest.raises(SlimError, match=r"module `1` fixes a width \(AssertionError\)"):
+        slim_of(network, structure_of(network, IMAGE))
+
+
 def test_a_network_that_looks_at_values_is_followed_with_data(caplog: pytest.LogCaptureFixture) -> None:
     class Looks(nn.Module):
         def __init__(self) -> None:
