@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,31 +88,43 @@ def slim_attributes(
     found: dict[str, dict[str, Any]] = {}
     doubtful: dict[str, dict[str, Guess]] = {}
     for (name, end), seen in changes.items():
-        own = _at_end(modules[name], end, seen) if end in _ENDS else {}
-        for attribute, guess in ({} if end == "out" else _changed(modules[name], seen)).items():
-            if end == "in":
-                if _CERTAIN_WORDS.search(attribute):
-                    doubtful.setdefault(name, {}).setdefault(attribute, Guess(guess.value, likely=False, enters=True))
-            elif guess.likely and not end and _CERTAIN_WORDS.search(attribute):
-                own[attribute] = guess.value
-            else:
-                doubtful.setdefault(name, {})[attribute] = guess
-        if own:
+        if own := _at_end(modules[name], end, seen) if end in _ENDS else {}:
             found.setdefault(name, {}).update(own)
-    for site in whole:
-        before, after = site.count, int(read(kept, site.first).sum())
-        for name, attribute in itertools.product((site.module, *_holders(site, leaves)), ("groups", "num_groups")):
-            if before != after and getattr(modules[name], attribute, None) == before:
-                found.setdefault(name, {})[attribute] = after
-    for name, variables in heads:
-        before, after = len(variables), int(read(kept, variables).sum())
-        for attribute, value in vars(modules[name]).items():
-            if before != after and "heads" in attribute and value == before:
-                found.setdefault(name, {})[attribute] = after
+        if end == "out":
+            continue
+        for attribute, guess in _changed(modules[name], seen).items():
+            if guess.likely and not end and _CERTAIN_WORDS.search(attribute):
+                found.setdefault(name, {})[attribute] = guess.value
+            elif end != "in":
+                doubtful.setdefault(name, {})[attribute] = guess
+            elif _CERTAIN_WORDS.search(attribute):
+                doubtful.setdefault(name, {}).setdefault(attribute, Guess(guess.value, likely=False, enters=True))
+    for name, attribute, after in _counts(modules, whole, heads, leaves, kept):
+        found.setdefault(name, {})[attribute] = after
     return found, {
         name: {attribute: guess for attribute, guess in own.items() if attribute not in found.get(name, {})}
         for name, own in doubtful.items()
     }
+
+
+def _counts(
+    modules: Mapping[str, nn.Module],
+    whole: Sequence[Groups],
+    heads: Sequence[tuple[str, Channels]],
+    leaves: Mapping[str, Leaf],
+    kept: NDArray[np.bool_],
+) -> Iterator[tuple[str, str, int]]:
+    """The numbers of groups and of heads of which whole ones are dropped: module name, attribute name, slim value."""
+    for site in whole:
+        before, after = site.count, int(read(kept, site.first).sum())
+        for name, attribute in itertools.product((site.module, *_holders(site, leaves)), ("groups", "num_groups")):
+            if before != after and getattr(modules[name], attribute, None) == before:
+                yield name, attribute, after
+    for name, variables in heads:
+        before, after = len(variables), int(read(kept, variables).sum())
+        for attribute, value in vars(modules[name]).items():
+            if before != after and "heads" in attribute and value == before:
+                yield name, attribute, after
 
 
 def _holders(site: Groups, leaves: Mapping[str, Leaf]) -> list[str]:
