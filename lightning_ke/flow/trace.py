@@ -47,7 +47,7 @@ class Trace:
         unreached: Canonical names of parameters that no run reached.
         train_only: Canonical names of parameters that train mode alone reached.
         whole_heads: The heads of attentions that keep or drop whole ones: module, a variable of each head.
-        stuck_heads: Canonical names of the attentions that have no channels of a head to choose from.
+        stuck_heads: Canonical names of the attentions of whose heads channels are fixed.
         stuck_images: Canonical names of the modules that make images of vectors, followed as if they made heads.
         reducing: Canonical names of the modules that make one channel of several, followed as if those were a head's.
     """

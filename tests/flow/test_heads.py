@@ -42,6 +42,30 @@ class Rotary(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(batch, length, self.attn_dim if self.own_width else width))
 
 
+class PartlyRotary(nn.Module):
+    """Self-attention that turns some channels of each head alone, and whose code counts heads by their width.
+
+    Args:
+        width: How many channels enter.
+    """
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.head_dim, self.turned = 6, 2
+        self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
+
+    def rotated(self, x: Tensor) -> Tensor:
+        turned, rest = x[..., : self.turned], x[..., self.turned :]
+        angles = torch.outer(torch.arange(x.shape[2]) + 1.0, torch.arange(2) + 1.0)
+        left, right = turned.chunk(2, -1)
+        return torch.cat([turned * angles.cos() + torch.cat([-right, left], -1) * angles.sin(), rest], -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part(x).view(*x.shape[:2], -1, self.head_dim).transpose(1, 2) for part in (self.q, self.k, self.v))
+        x = F.scaled_dot_product_attention(self.rotated(q), self.rotated(k), v).transpose(1, 2)
+        return self.proj(x.reshape(*x.shape[:2], -1))
+
+
 class Blocks(nn.Module):
     """Two residual blocks between an embedding and a head."""
 
@@ -85,6 +109,13 @@ def test_whole_heads_of_a_network_that_is_followed_with_data_are_dropped() -> No
     network = WatchfulBlocks()
     slim = extract_slim(network, draw_mask(network, "kels", 0.5, TOKENS))
     assert slim.attentions[0].num_heads == 2
+
+
+def test_heads_of_which_some_channels_are_fixed_are_dropped_whole() -> None:
+    network = Blocks()
+    network.attentions = nn.ModuleList([PartlyRotary(), PartlyRotary()])
+    slim = extract_slim(network, draw_mask(network, "kels", 0.5, TOKENS))
+    assert (slim.attentions[0].v.out_features, slim.attentions[0].head_dim, slim.stem.out_features) == (12, 6, 12)
 
 
 def test_a_corrupted_head_is_noticed() -> None:

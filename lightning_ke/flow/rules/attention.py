@@ -1,6 +1,6 @@
 """Attention: every head stays, and all of them keep the same share of their channels.
 
-Where no channel of a head can be dropped (rotary embeddings multiply all heads by one table of fixed width), heads are
+Where channels of a head cannot be dropped (rotary embeddings multiply all heads by one table of fixed width), heads are
 kept or dropped as a whole instead: inside of such an attention labels say for each head, and not for its channels, what
 is kept (`Tracer.whole_heads`). So are rows of which code makes one channel each (maxout), if it does not run otherwise.
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from lightning_ke.flow.labels import Layer, place, searched
 from lightning_ke.flow.registry import Operation
-from lightning_ke.flow.variables import Channels, read
+from lightning_ke.flow.variables import PINNED, Channels, read
 
 if TYPE_CHECKING:
     from lightning_ke.flow.tracer import Tracer
@@ -63,15 +63,15 @@ def note_values(op: Operation, values: Channels) -> None:
 
 
 def stuck_heads(tracer: Tracer) -> frozenset[str]:
-    """The attentions that have no channels to choose from as long as every head keeps the same share of its own.
+    """The attentions whose channels, or some of them, are all kept as long as every head keeps the same share of them.
 
     Args:
         tracer: A trace that has run.
     """
-    stuck = set()
+    stuck, roots = set(), tracer.variables.roots()
     for module, values in tracer.values:
-        own = read(tracer.variables.roots(), values)
-        if bool((own == own[0]).all()):
+        own = read(roots, values)
+        if bool((own == own[0]).all() | (own == roots[PINNED]).any()):
             stuck.add(module)
     return frozenset(stuck)
 

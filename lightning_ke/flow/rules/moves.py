@@ -231,7 +231,7 @@ def _cat(op: Operation) -> None:
         layer = _one_after_another(parts, [min(size, 1) for size in sizes] if alike else sizes, dim)
         if alike and layer.dims == (dim,):
             layer = _one_after_another(parts, sizes, dim)
-        if len(layer.dims) > 1 and dim in layer.dims:
+        if dim in layer.dims[:-1]:
             # Things of equal width one after another (a class token before its patches): the same positions of each.
             width = next(at for at in reversed(layer.dims) if at != dim)
             op.uniform(layer, width)
