@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from lightning_ke.structure import Axis, Cut, Structure
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lightning_ke.flow.labels import Layer
     from lightning_ke.splits.base import Call
 
 logger = logging.getLogger(__name__)
@@ -92,36 +91,46 @@ def follow(model: nn.Module, calls: Sequence[Call], target: str | None = None) -
     Raises:
         FlowError: If an operation has no rule or the network could not be run.
     """
-    traced = trace(model, calls, target)
-    images: frozenset[str] = frozenset()
-    rows: frozenset[str] = frozenset()
+    traced, ways = trace(model, calls, target), _Ways()
     if traced.stuck_images:
-        other = _if_it_runs(model, calls, target, frozenset(), traced.stuck_images)
-        if other is not None:
-            traced, images = other, traced.stuck_images
+        traced, ways = _try(model, calls, target, traced, ways, images=traced.stuck_images)
     if traced.reducing and not _runs(model, calls, traced):
-        other = _if_it_runs(model, calls, target, traced.reducing, images)
-        if other is not None:
-            traced, rows = other, traced.reducing
+        traced, ways = _try(model, calls, target, traced, ways, whole_heads=traced.reducing)
+    if traced.filling and not _runs(model, calls, traced):
+        traced, ways = _try(model, calls, target, traced, ways, filled=traced.filling)
     if traced.stuck_heads:
-        traced = _if_it_runs(model, calls, target, traced.stuck_heads | rows, images) or traced
+        traced, _ = _try(model, calls, target, traced, ways, whole_heads=traced.stuck_heads | ways.whole_heads)
     return traced
 
 
-def _if_it_runs(
-    model: nn.Module, calls: Sequence[Call], target: str | None, heads: frozenset[str], images: frozenset[str]
-) -> Trace | None:
-    """Follow the channels in another way, if the network's code runs when it is cut in that way."""
-    names = ", ".join(sorted(heads or images))
+class _Ways(NamedTuple):
+    """Modules that are followed in another way than usual, as `trace` takes them."""
+
+    whole_heads: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
+    filled: frozenset[str] = frozenset()
+
+
+def _try(
+    model: nn.Module,
+    calls: Sequence[Call],
+    target: str | None,
+    traced: Trace,
+    ways: _Ways,
+    **more: frozenset[str],
+) -> tuple[Trace, _Ways]:
+    """Follow the channels of some more modules in another way, if the network's code runs when it is cut like that."""
+    names = ", ".join(sorted(frozenset[str]().union(*more.values())))
+    other = ways._replace(**more)
     try:
-        traced = trace(model, calls, target, heads, images)
+        found = trace(model, calls, target, *other)
     except FlowError as error:
         logger.info("All channels of %s stay, because an operation there cannot be followed (%s).", names, error)
-        return None
-    if not _runs(model, calls, traced):
+        return traced, ways
+    if not _runs(model, calls, found):
         logger.info("All channels of %s stay, because the network's code needs as many as there are.", names)
-        return None
-    return traced
+        return traced, ways
+    return found, other
 
 
 def _runs(model: nn.Module, calls: Sequence[Call], traced: Trace) -> bool:
@@ -205,12 +214,31 @@ def decide(
         Array of shape (number of variables,), to be read at roots.
     """
     roots = traced.variables.roots()
+    strength = None if importance is None else _strength(traced, roots, importance)
+    pieces: list[Channels] = [piece.flat for piece in traced.pieces]
+    kept = _choose(traced.producers, pieces, roots, rate, round_to, strength)
+    # What layers side by side are added to may choose before them; those that it leaves without any channel are parts
+    # to choose from, too.
+    while emptied := [producer for producer in traced.producers if not kept[read(roots, producer)].any()]:
+        pieces += emptied
+        kept = _choose(traced.producers, pieces, roots, rate, round_to, strength)
+    return kept
+
+
+def _choose(
+    producers: Sequence[Channels],
+    pieces: Sequence[Channels],
+    roots: NDArray[np.int32],
+    rate: float,
+    round_to: int,
+    strength: NDArray[np.float64] | None,
+) -> NDArray[np.bool_]:
+    """Let every producer in turn choose among its units of which none before it has decided."""
     pinned = roots[PINNED]
     decided = np.zeros(len(roots), dtype=np.bool_)
     kept = np.ones(len(roots), dtype=np.bool_)
-    part = _parts(traced.pieces, roots)
-    strength = None if importance is None else _strength(traced, roots, importance)
-    for producer in traced.producers:
+    part = _parts(pieces, roots)
+    for producer in producers:
         units = _distinct(read(roots, producer))
         width = max(len(producer) // len(units), 1)
         free = units[(units != pinned) & ~decided[units]]
@@ -239,13 +267,13 @@ def _strength(traced: Trace, roots: NDArray[np.int32], importance: Mapping[str, 
     return strength
 
 
-def _parts(pieces: Sequence[Layer], roots: NDArray[np.int32]) -> NDArray[np.int64]:
+def _parts(pieces: Sequence[Channels], roots: NDArray[np.int32]) -> NDArray[np.int64]:
     """A number for every root that says in which slices its channels lie."""
     part = np.zeros(len(roots), dtype=np.int64)
     # Every slice adds its own random number to what lies in it: equal sums are equal sets of slices.
     marks = torch.randint(2**62, (len(pieces),), generator=torch.Generator().manual_seed(0)).numpy()
     for piece, mark in zip(pieces, marks, strict=True):
-        part[read(roots, piece.flat)] += mark
+        part[read(roots, piece)] += mark
     return part
 
 

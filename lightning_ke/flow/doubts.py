@@ -16,6 +16,7 @@ from lightning_ke.flow.attributes import Guess
 from lightning_ke.flow.copies import private_copy
 from lightning_ke.flow.dry import copy_inputs, quiet_world, run, tensors, with_data, without_data
 from lightning_ke.flow.mode import OperationMode
+from lightning_ke.flow.running import train_whole
 from lightning_ke.flow.views import is_view
 from lightning_ke.structure import Structure
 
@@ -52,7 +53,8 @@ def settle_doubts(
     if not guesses:
         return structure
     read: set[Place] = set()
-    dense = _run(model, calls, guesses, read)
+    train = bool(structure.train_only)
+    dense = _run(model, calls, train, guesses, read)
     guesses = {place: guess for place, guess in guesses.items() if place in read or dense is None}
     likely = frozenset(place for place, guess in guesses.items() if guess.likely)
     classes = {name: type(module).__qualname__ for name, module in naming.named_modules(model)}
@@ -60,7 +62,7 @@ def settle_doubts(
     if dense is not None and guesses:
         expected = {shape for shape in shapes if shape is not None}
         for chosen in itertools.islice(dict.fromkeys(_choices(guesses, likely, classes)), _TRIALS):
-            slim = _run(model, calls, structure=_with(structure, guesses, chosen))
+            slim = _run(model, calls, train, structure=_with(structure, guesses, chosen))
             if slim is None or slim.computed != dense.computed:
                 continue
             # Heads may be as many as a head has channels: both ways run, but the shapes differ.
@@ -113,6 +115,7 @@ class _Operators(OperationMode):
 def _run(
     model: nn.Module,
     calls: Sequence[Call],
+    train: bool,
     watched: Mapping[Place, Guess] | None = None,
     read: set[Place] | None = None,
     structure: Structure | None = None,
@@ -122,6 +125,7 @@ def _run(
     Args:
         model: The dense network.
         calls: How it is run.
+        train: Run it in train mode as well, which reaches more of it.
         watched: Numbers of which it is noted whether the forward reads them.
         read: Where that is noted.
         structure: What the slim network keeps.
@@ -130,7 +134,6 @@ def _run(
 
     for convert in (without_data, with_data):
         network = private_copy(naming.unwrap(model), convert)
-        network.eval()
         operators = _Operators()
         # Nothing is learned from a network that does not run; extraction will say why it does not.
         with suppress(Exception):
@@ -139,10 +142,12 @@ def _run(
             modules = dict(naming.named_modules(network))
             for name, attribute in watched or ():
                 _watch(modules[name], attribute, (name, attribute), set() if read is None else read)
-            for call in calls:
-                args, kwargs = copy_inputs((tuple(call.args), dict(call.kwargs)), convert)
-                with quiet_world(), operators:
-                    modules[call.module](*args, **kwargs)
+            for switch in (nn.Module.eval, train_whole) if train else (nn.Module.eval,):
+                switch(network)
+                for call in calls:
+                    args, kwargs = copy_inputs((tuple(call.args), dict(call.kwargs)), convert)
+                    with quiet_world(), operators:
+                        modules[call.module](*args, **kwargs)
             return operators
     return None
 

@@ -50,6 +50,7 @@ class Trace:
         stuck_heads: Canonical names of the attentions of whose heads channels are fixed.
         stuck_images: Canonical names of the modules that make images of vectors, followed as if they made heads.
         reducing: Canonical names of the modules that make one channel of several, followed as if those were a head's.
+        filling: Canonical names of the modules that fill up channels by others of one value.
     """
 
     variables: Variables
@@ -67,6 +68,7 @@ class Trace:
     stuck_heads: frozenset[str]
     stuck_images: frozenset[str]
     reducing: frozenset[str]
+    filling: frozenset[str]
 
 
 def trace(
@@ -75,6 +77,7 @@ def trace(
     target: str | None = None,
     whole_heads: frozenset[str] = frozenset(),
     images: frozenset[str] = frozenset(),
+    filled: frozenset[str] = frozenset(),
 ) -> Trace:
     """Follow the channels of a network through its calls: without data, or with data where its code looks at values.
 
@@ -84,12 +87,13 @@ def trace(
         target: Canonical name of the submodule to which cutting is limited.
         whole_heads: Canonical names of the attentions that keep or drop whole heads.
         images: Canonical names of the modules that make images of flat vectors.
+        filled: Canonical names of the modules that fill up channels to as many as their code says.
 
     Raises:
         FlowError: If an operation has no rule or the network could not be run.
     """
     try:
-        return _trace(model, calls, target, whole_heads, images, without_data)
+        return _trace(model, calls, target, Tracer(Variables(), whole_heads, images, filled), without_data)
     except FlowError:
         raise
     except Exception as error:
@@ -102,7 +106,7 @@ def trace(
             f"failed ({failed}). Draw the mask in one process by `draw_mask` and give it as `FixedMask`."
         )
     try:
-        return _trace(model, calls, target, whole_heads, images, with_data)
+        return _trace(model, calls, target, Tracer(Variables(), whole_heads, images, filled), with_data)
     except FlowError:
         raise
     except Exception as error:
@@ -159,13 +163,11 @@ def _trace(
     model: nn.Module,
     calls: Sequence[Call],
     target: str | None,
-    whole_heads: frozenset[str],
-    images: frozenset[str],
+    tracer: Tracer,
     convert: Callable[[Tensor], Tensor],
 ) -> Trace:
     _refuse_scripted(model, target)
     network = private_copy(naming.unwrap(model), convert)
-    tracer = Tracer(Variables(), whole_heads, images)
     modules = dict(naming.named_modules(network))
     parameters = dict(naming.own_parameters(modules.items()))
     _refuse_other_numbers(parameters)
@@ -204,6 +206,7 @@ def _trace(
         stuck_heads(tracer),
         frozenset(tracer.stuck_images),
         frozenset(tracer.reducing),
+        frozenset(tracer.filling),
     )
 
 

@@ -37,6 +37,7 @@ class Tracer(OperationMode):
         variables: Where the joins are collected.
         whole_heads: Canonical names of the attentions that keep or drop whole heads.
         images: Canonical names of the modules that make images of flat vectors.
+        filled: Canonical names of the modules that fill up channels by as many of one value as their code says.
     """
 
     def __init__(
@@ -44,11 +45,15 @@ class Tracer(OperationMode):
         variables: Variables,
         whole_heads: frozenset[str] = frozenset(),
         images: frozenset[str] = frozenset(),
+        filled: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         self.variables = variables
         self.whole_heads = whole_heads
         self.images = images
+        self.filled = filled
+        #: Modules that put channels of one value beside others, followed as if there were as many as anybody likes.
+        self.filling: set[str] = set()
         #: Vectors that were divided into rows: the module, and the layer, by its identity.
         self.divided: dict[int, tuple[str, Layer]] = {}
         #: Modules that make images of flat vectors, of which each row is a place.

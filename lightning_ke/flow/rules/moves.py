@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ke.flow.labels import Layer, along, compact, loosened, pinned, place, reshaped, searched
-from lightning_ke.flow.leaves import replaced
+from lightning_ke.flow.labels import Labels, Layer, along, compact, loosened, pinned, place, reshaped, searched
+from lightning_ke.flow.leaves import Leaf, replaced
 from lightning_ke.flow.registry import Operation, register_rule
 from lightning_ke.flow.rules.attention import divide_heads, join_heads_with_stream
 from lightning_ke.flow.variables import PINNED, Channels, as_rows
@@ -174,11 +175,15 @@ def _slice(op: Operation) -> None:
 @register_rule(aten.view, aten._unsafe_view, aten.reshape)
 def _reshape(op: Operation) -> None:
     tensor, size = op.args[0], op.outputs[0].shape
-    labels = op.labels(tensor)
+    labels, before, after = op.labels(tensor), tensor.shape, size
+    if not tensor.numel():  # nothing was detected: where there is nothing, one position says what becomes of channels
+        before, after = _one_for_none(before), _one_for_none(after)
+        if math.prod(before) != math.prod(after):
+            labels = _kept_whole(op, labels)
     merged = False
     layers = []
     for layer in labels.layers:
-        found = reshaped(layer, tensor.shape, size)
+        found = reshaped(layer, before, after)
         if len(found.dims) > len(layer.dims):
             found = searched(found.array)  # channels that an unfolding repeated are one again
         if len(found.dims) > len(layer.dims):
@@ -196,12 +201,24 @@ def _move(op: Operation, *, search: bool, sized: bool = True) -> None:
     tensor = op.args[0]
     labels = op.labels(tensor)
     found: list[list[Layer]] = [[] for _ in op.outputs]
+    if not tensor.numel():
+        labels = _kept_whole(op, labels)
     for layer in labels.layers:
         moved = op.run(layer)
         for layers, part in zip(found, [moved] if isinstance(moved, Tensor) else moved, strict=True):
             layers.append(compact(part, search=search))
     for output, layers in zip(op.outputs, found, strict=True):
         _label(op, output, layers, labels.heads, sized)
+
+
+def _one_for_none(shape: Sequence[int]) -> torch.Size:
+    return torch.Size([size or 1 for size in shape])
+
+
+def _kept_whole(op: Operation, labels: Labels | Leaf) -> Labels:
+    """The labels of a tensor without entries, which do not show where its channels go: they are kept."""
+    op.pin(labels.layers)
+    return replaced(labels, layers=())
 
 
 def _label(op: Operation, output: Tensor, layers: Sequence[Layer], heads: Channels | None, sized: bool = True) -> None:
@@ -258,9 +275,9 @@ def _carry_one_factor(op: Operation, parts: Sequence[Layer], dim: int) -> None:
 def _aligned(op: Operation, tensors: Sequence[Tensor], dim: int) -> list[list[Layer]]:
     """For each layer of the result one layer of every source; a source without such a layer is kept there."""
     ndim = tensors[0].dim()
-    held = [op.labels(tensor).layers for tensor in tensors]
+    held: list[Sequence[Layer]] = [op.labels(tensor).layers for tensor in tensors]
     if dim < ndim and (not any(held) or any(along(layers, dim) for layers in held)):
-        held = [_with_channels(op, tensor, dim) for tensor in tensors]
+        held = _filled_up(op, tensors, dim)
     keys: list[bool] = []
     for layers in held:
         own = [layer.shape[dim] > 1 if dim < ndim else False for layer in layers]
@@ -285,12 +302,26 @@ def _aligned(op: Operation, tensors: Sequence[Tensor], dim: int) -> list[list[La
     return rows
 
 
-def _with_channels(op: Operation, tensor: Tensor, dim: int) -> tuple[Layer, ...]:
-    """A tensor of one value (a first hidden state) has as many channels as what takes its place later."""
-    labels = op.labels(tensor)
-    if not labels.uniform or tensor.shape[dim] == 1 or along(labels.layers, dim):
-        return labels.layers
-    return (*labels.layers, place(op.variables.new(tensor.shape[dim]), dim, tensor.dim()))
+def _filled_up(op: Operation, tensors: Sequence[Tensor], dim: int) -> list[Sequence[Layer]]:
+    """The layers of tensors side by side, of which some may hold one value.
+
+    A first hidden state has as many channels as what takes its place later. But code may make as many as are missing to
+    a number of its own (`Tracer.filled`): then all are kept.
+    """
+    held: list[Sequence[Layer]] = [op.labels(tensor).layers for tensor in tensors]
+    made = [
+        op.labels(tensor).uniform and tensor.shape[dim] > 1 and not along(layers, dim)
+        for tensor, layers in zip(tensors, held, strict=True)
+    ]
+    if any(made) and op.tracer.module in op.tracer.filled:
+        op.pin(layer for layers in held for layer in along(layers, dim))
+    elif any(made):
+        op.tracer.filling.add(op.tracer.module)
+        for index, tensor in enumerate(tensors):
+            if made[index]:
+                new = place(op.variables.new(tensor.shape[dim]), dim, tensor.dim())
+                held[index] = (*held[index], new)
+    return held
 
 
 @register_rule(aten.stack)
