@@ -66,3 +66,10 @@ def test_headings_are_learnt_and_the_slim_network_knows_them_too(tmp_path, monke
     first, last = evolution.history
     assert last["dense"]["val_mae"] < 60, "chance is 90 degrees"
     assert last["fit"]["val_mae"] < min(75, first["fit"]["val_mae"])
+
+
+def test_a_hugging_face_network_is_evolved_and_read_from_its_file(tmp_path):
+    pytest.importorskip("transformers")
+    done = python((EXAMPLES / "hugging_face.py").read_text(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Linear(in_features=32, out_features=2" in done.stdout
