@@ -1,11 +1,11 @@
-"""Which architectures are supported: every classification network of torchvision, and the smallest of each timm module.
+"""Which architectures are supported: networks of torchvision, timm, MONAI and segmentation_models_pytorch.
 
-Usage: python -m benchmarks.architectures [--family torchvision|timm] [--limit SECONDS] [--again] [--drawing NAME ...]
+Usage: python -m benchmarks.architectures [--family NAME] [--limit SECONDS] [--again] [--drawing NAME ...]
 
 "Supported" means that the mask is drawn *and* the slim network is proved at every rate. Random weights, one process per
 network. What has been measured is kept beside the table in a file of JSON lines, part by part, so that an interrupted
 run goes on where it stopped; `--again` measures what failed once more, `--drawing` what drawing costs. Needs Linux,
-torchvision and timm.
+the libraries of the families that are measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import nn
 
 import lightning_ke as ke
 from benchmarks.architectures.measuring import measure
-from benchmarks.architectures.networks import SMALLEST, choose, names
+from benchmarks.architectures.networks import FAMILIES, SMALLEST, choose
 from benchmarks.architectures.page import MEASURED, rows, write
 
 #: Bytes of memory that one network's process may use.
@@ -32,7 +32,7 @@ MEMORY = 14 * 2**30
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description="Measure which architectures are supported.")
-    parser.add_argument("--family", choices=("torchvision", "timm"), help="only these networks")
+    parser.add_argument("--family", choices=tuple(FAMILIES), help="only these networks")
     parser.add_argument("--limit", type=float, default=900, help="seconds per network (default: 900)")
     parser.add_argument("--again", action="store_true", help="measure what failed once more")
     parser.add_argument(
@@ -42,9 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.choose or not SMALLEST.exists():
         choose()
-    sweep(
-        [options.family] if options.family else ["torchvision", "timm"], options.limit, options.again, options.drawing
-    )
+    sweep([options.family] if options.family else list(FAMILIES), options.limit, options.again, options.drawing)
     write()
 
 
@@ -53,7 +51,7 @@ def sweep(families: list[str], limit: float, again: bool, drawing: list[str]) ->
     torch.set_num_threads(1)
     ke.draw_mask(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), rate=0.5, example_input=torch.zeros(1, 3, 4, 4))
     MEASURED.parent.mkdir(parents=True, exist_ok=True)
-    for family, name in names(families):
+    for family, name in [(kind, name) for kind in families for name in FAMILIES[kind].names()]:
         row = rows().get((family, name), {})
         wanted = {"caught", "peer"} if family == "torchvision" else {"caught"}
         if name in drawing:

@@ -20,7 +20,9 @@ import lightning_ke as ke
 from benchmarks.architectures.networks import CLASSES, build
 from benchmarks.speed.drawing import groups
 from benchmarks.speed.timing import samples
+from lightning_ke.cost import as_call
 from lightning_ke.flow.copies import private_copy
+from lightning_ke.flow.dry import tensors_in
 from lightning_ke.slim import SlimError, refresh
 from lightning_ke.slim.double import in_double
 from lightning_ke.slim.extract import structure_of
@@ -45,7 +47,8 @@ def measure(family: str, name: str, row: dict[str, Any]) -> Iterator[dict[str, A
         yield {"draw": relative_time(network, own), "memory": memory / (4 * weights)}
     if not {"saved", "caught"} <= row.keys():
         masks = [ke.draw_mask(network, split="kels", rate=rate, example_input=small) for rate in RATES]
-        yield {"params": weights, "input": small.shape[-1], "fit": [mask.fit_share for mask in masks]}
+        size = next(tensors_in(small)).shape[-1]
+        yield {"params": weights, "input": size, "fit": [mask.fit_share for mask in masks]}
     if "saved" not in row:
         dense = ke.measure_cost(network, small)
         saved = []
@@ -93,20 +96,21 @@ def relative_to_peer(network: nn.Module, x: Tensor) -> float | None:
     return statistics.median(draw / peer for draw, peer in zip(taken["draw"], taken["peer"], strict=True))
 
 
-def relative_time(network: nn.Module, x: Tensor) -> float:
+def relative_time(network: nn.Module, x: Any) -> float:
     """Processor time of drawing a mask, relative to that of one forward: the median of pairs that take turns."""
     network.eval()
+    args, kwargs = as_call(x)
 
     def forward() -> None:
         with torch.no_grad():
-            network(x)
+            network(*args, **kwargs)
 
     actions = {"draw": lambda: ke.draw_mask(network, split="kels", rate=0.5, example_input=x), "forward": forward}
     taken = samples(actions, rounds=5)
     return statistics.median(draw / run for draw, run in zip(taken["draw"], taken["forward"], strict=True))
 
 
-def extra_memory(network: nn.Module, x: Tensor) -> int:
+def extra_memory(network: nn.Module, x: Any) -> int:
     """Bytes of resident memory at the highest point of drawing a mask above its start (Linux, glibc).
 
     Pages of libraries' own code that are read for the first time meanwhile are not counted.

@@ -4,31 +4,56 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import lightning_ke as ke
+from benchmarks.architectures import of_monai, of_other_tasks
+from benchmarks.architectures.of_monai import CLASSES, Build
 
-#: Number of classes.
-CLASSES = 10
 SMALLEST = Path(__file__).with_name("smallest_timm_models.json")
 
 
-def names(families: list[str]) -> list[tuple[str, str]]:
-    """Family and name of every network, the smallest first."""
-    found: list[tuple[int, str, str]] = []
-    if "torchvision" in families:
-        from torchvision import models
+class Family(NamedTuple):
+    """Networks that share a table of the page.
 
-        for name in models.list_models(module=models):
-            size = models.get_model_weights(name).DEFAULT.meta["num_params"]
-            found.append((size, "torchvision", name))
-    if "timm" in families:
-        found += [(size, "timm", name) for name, size in json.loads(SMALLEST.read_text()).values()]
-    return [(family, name) for _, family, name in sorted(found)]
+    Args:
+        title: How the page's headline calls them, after "networks of".
+        names: Returns their names, the smallest first where that is known.
+        build: Makes one of them by its name: the network, a small input for the proof, and one for the times.
+    """
+
+    title: str
+    names: Callable[[], list[str]]
+    build: Callable[[str], tuple[nn.Module, Any, Any]]
+
+
+def _of_table(title: str, table: Callable[[], dict[str, Build]]) -> Family:
+    """A family whose networks are written in a table, with one input for everything."""
+
+    def build(name: str) -> tuple[nn.Module, Any, Any]:
+        network, example = table()[name]()
+        return network, example, example
+
+    return Family(title, lambda: list(table()), build)
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    sizes = {
+        name: models.get_model_weights(name).DEFAULT.meta["num_params"] for name in models.list_models(module=models)
+    }
+    return sorted(sizes, key=lambda name: (sizes[name], name))
+
+
+def _timm_names() -> list[str]:
+    smallest = json.loads(SMALLEST.read_text()).values()
+    return [name for _, name in sorted((size, name) for name, size in smallest)]
 
 
 def choose() -> None:
@@ -48,23 +73,23 @@ def choose() -> None:
     SMALLEST.write_text(json.dumps(smallest, indent=1) + "\n")
 
 
-def build(family: str, name: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """A network, a small input for the proof and one of its own resolution for the times."""
-    warnings.simplefilter("ignore")
-    if family == "timm":
-        import timm
+def _build_timm(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    import timm
 
-        network = timm.create_model(name, pretrained=False, num_classes=CLASSES)
-        settings = network.default_cfg
-        own = torch.zeros(1, *settings["input_size"])
-        if settings.get("fixed_input_size") or own.shape[-1] <= 128:
-            return network, own, own
-        small = own[..., :128, :128]
-        try:
-            ke.measure_cost(network, small)
-        except ValueError:  # its windows fit into its own resolution only
-            small = own
-        return network, small, own
+    network = timm.create_model(name, pretrained=False, num_classes=CLASSES)
+    settings = network.default_cfg
+    own = torch.zeros(1, *settings["input_size"])
+    if settings.get("fixed_input_size") or own.shape[-1] <= 128:
+        return network, own, own
+    small = own[..., :128, :128]
+    try:
+        ke.measure_cost(network, small)
+    except ValueError:  # its windows fit into its own resolution only
+        small = own
+    return network, small, own
+
+
+def _build_torchvision(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     import torchvision
 
     options: dict[str, Any] = {"num_classes": CLASSES}
@@ -76,3 +101,27 @@ def build(family: str, name: str) -> tuple[nn.Module, Tensor, Tensor]:
         small_size = 224
     network = torchvision.models.get_model(name, weights=None, **options)
     return network, torch.zeros(1, 3, small_size, small_size), torch.zeros(1, 3, size, size)
+
+
+#: The families, in the order of their tables; the first one's networks are compared with torch-pruning.
+FAMILIES = {
+    "torchvision": Family("torchvision", _torchvision_names, _build_torchvision),
+    "timm": Family("timm", _timm_names, _build_timm),
+    "monai": _of_table("MONAI", of_monai.networks),
+    "segmentation_models_pytorch": _of_table("segmentation_models_pytorch", of_other_tasks.segmentation_models),
+    "torchvision segmentation": _of_table("torchvision for segmentation", of_other_tasks.torchvision_segmentation),
+    "torchvision video": _of_table("torchvision for video", of_other_tasks.torchvision_video),
+    "torchvision detection": _of_table("torchvision for detection", of_other_tasks.torchvision_detection),
+}
+
+
+def build(family: str, name: str) -> tuple[nn.Module, Any, Any]:
+    """A network, a small input for the proof, and one for the times: at its own resolution, where it has one.
+
+    Args:
+        family: One of `FAMILIES`.
+        name: The network's name.
+    """
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    return FAMILIES[family].build(name)

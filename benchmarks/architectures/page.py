@@ -1,4 +1,4 @@
-"""The table: what has been measured so far, as one line a network."""
+"""The tables: what has been measured so far, as one line a network."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from benchmarks.architectures.measuring import CORRUPTED, PATIENCE
-from benchmarks.architectures.networks import names
+from benchmarks.architectures.networks import FAMILIES
 
 MEASURED = Path("docs/results/architectures.jsonl")
 TABLE = Path("docs/architectures.md")
 HEADER = """# Supported architectures
 
-Written by `python -m benchmarks.architectures`; do not edit. Every classification network of torchvision and the
-smallest network of each module that `timm.list_modules()` names, unmodified, with random weights and 10 classes.
-**Supported: {torchvision} networks of torchvision, {timm} of timm.**
+Written by `python -m benchmarks.architectures`; do not edit. Every classification network of torchvision, the smallest
+network of each module that `timm.list_modules()` names, and networks of libraries for other tasks, unmodified, with
+random weights and 10 classes. **Supported: {counts}.**
 
 - *mask*: a KELS mask was drawn at all three rates.
 - *fit*: share of the weights that the mask keeps (0.09, 0.25 and 0.64 where all layers can be cut).
@@ -28,19 +28,30 @@ smallest network of each module that `timm.list_modules()` names, unmodified, wi
 - *caught*: of {corrupted} weights spread over the network one kept slice each was changed in the slim network of rate
   0.5; as many of them the proof noticed.
 - *ops saved*: share of the operations that the slim network saves.
-- *draw*: processor time to draw a mask, relative to one forward of one image at the network's own resolution; the
-  median of five pairs that took turns.
+- *draw*: processor time to draw a mask, relative to one forward of one image; the median of five pairs that took turns.
+  The image has the network's own resolution, in the tables after the second the small one of all measurements.
 - *peer*: the same time, relative to what torch-pruning takes for its dependency graph and the groups of
   channels read off it; the median of three pairs. It fails where it does not prune the network to half its channels
   within {patience} seconds, or where what it leaves does not run; only the networks of torchvision were tried.
 - *memory*: peak of what drawing the mask needs beside the network, and as a share of the network's weights.
 
 {cores} cores ({machine}), one thread, Python {python}, torch {torch}; the machine ran other programs as well.
-
-| network | M weights | mask | fit 0.3 / 0.5 / 0.8 | exact | caught | ops saved 0.3 / 0.5 / 0.8 | draw | peer | memory |
-|---|---|---|---|---|---|---|---|---|---|
 """
+COLUMNS = (
+    "network",
+    "M weights",
+    "mask",
+    "fit 0.3 / 0.5 / 0.8",
+    "exact",
+    "caught",
+    "ops saved 0.3 / 0.5 / 0.8",
+    "draw",
+    "peer",
+    "memory",
+)
 FOOTER = """
+## Where less is cut
+
 Rotary embeddings multiply every head by one table of fixed width, and samvit's queries meet a table of positions, so
 no channel of a head can be dropped in vit_tiny_patch16_dinov3, qwen3_vit, gemma4_vit, deepseek_vit and samvit. They
 keep or drop whole heads instead, and the stream keeps the channels that stand beside them: of the 3 heads of
@@ -51,6 +62,12 @@ Where the mask keeps much more than the rate asks for:
 - gmlp: the weights that mix positions are no channels and stay whole.
 - regnet_x and regnet_y: their grouped convolutions keep whole groups, so about the rate of these weights and not its
   square (regnet_x_400mf at 0.3: 0.32 of them, and 0.10 of the weights of all other convolutions).
+- PSPNet, and Unet with an EfficientNet: their forward leaves the encoder's last layers out, and what it does not reach
+  stays.
+- What a network returns is kept whole. MONAI's ViT and ViTAutoEnc return the tokens of every block, PatchDiscriminator
+  what each of its layers makes.
+- MAnet's attention reads places as channels, so these are kept. HighResNet and MONAI's residual networks of type A (in
+  FlexibleUNet with resnet18) fill channels up by zeros to a number in their code.
 """
 
 
@@ -62,20 +79,21 @@ def rows() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def write() -> None:
-    """Write the table."""
+    """Write the tables of all families of which anything has been measured."""
     measured = rows()
-    supported = {}
-    for family in ("torchvision", "timm"):
+    tables, counts = [], []
+    for family, (title, names, _) in FAMILIES.items():
         own = [row for row in measured.values() if row["family"] == family]
-        total = len(names([family]))
-        supported[family] = f"{sum('saved' in row for row in own)} of {total}"
-        if len(own) < total:
-            supported[family] += f" ({total - len(own)} not measured yet)"
-    lines = [
-        line(row) for row in sorted(measured.values(), key=lambda row: (row["family"] != "torchvision", row["name"]))
-    ]
+        if not own:
+            continue
+        total = len(names())
+        count = f"{sum('saved' in row for row in own)} of {total} networks of {title}"
+        counts.append(count if len(own) == total else f"{count} ({total - len(own)} not measured yet)")
+        lines = [line(row) for row in sorted(own, key=lambda row: row["name"])]
+        head = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+        tables.append("\n".join([f"\n## {title}\n", *head, *lines, ""]))
     header = HEADER.format(
-        **supported,
+        counts=", ".join(counts),
         corrupted=CORRUPTED,
         patience=PATIENCE,
         cores=os.cpu_count(),
@@ -83,17 +101,16 @@ def write() -> None:
         python=platform.python_version(),
         torch=torch.__version__.split("+")[0],
     )
-    TABLE.write_text(header + "\n".join(lines) + "\n" + FOOTER)
+    TABLE.write_text(header + "".join(tables) + FOOTER)
 
 
 def line(row: dict[str, Any]) -> str:
     """One line of the table."""
-    name = row["name"] if row["family"] == "torchvision" else f"timm: {row['name']}"
     failure = row.get("failure", "not measured yet").replace("|", "/")
     shares = {key: " / ".join(f"{value:.2f}" for value in row.get(key, ())) for key in ("fit", "saved")}
     megabytes = row.get("memory", 0) * row.get("params", 0) * 4 / 1e6
     cells = [
-        name,
+        row["name"],
         f"{row['params'] / 1e6:.1f}" if "params" in row else "",
         "yes" if "fit" in row else f"no: {failure}",
         shares["fit"],
