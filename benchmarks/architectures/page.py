@@ -62,13 +62,21 @@ Where the mask keeps much more than the rate asks for:
 - gmlp: the weights that mix positions are no channels and stay whole.
 - regnet_x and regnet_y: their grouped convolutions keep whole groups, so about the rate of these weights and not its
   square (regnet_x_400mf at 0.3: 0.32 of them, and 0.10 of the weights of all other convolutions).
-- PSPNet, and Unet with an EfficientNet: their forward leaves the encoder's last layers out, and what it does not reach
-  stays.
-- What a network returns is kept whole. MONAI's ViT and ViTAutoEnc return the tokens of every block, PatchDiscriminator
-  what each of its layers makes.
-- MAnet's attention reads places as channels, so these are kept. HighResNet and MONAI's residual networks of type A (in
-  FlexibleUNet with resnet18) fill channels up by zeros to a number in their code.
 """
+#: Further reasons, each shown as soon as the network that it is about has been measured.
+REASONS = {
+    "PSPNet resnet18": """- PSPNet, and Unet with an EfficientNet: their forward leaves out the encoder's last layers,
+  which stay.
+""",
+    "ViT": """- What a network returns is kept whole. MONAI's ViT and ViTAutoEnc return the tokens of every block,
+  PatchDiscriminator what each of its layers makes.
+""",
+    "MAnet resnet18": """- MAnet's attention reads places as channels, so these are kept.
+""",
+    "HighResNet": """- HighResNet and MONAI's residual networks of type A (FlexibleUNet with resnet18) fill channels
+  up by zeros to a number in their code.
+""",
+}
 
 
 def rows() -> dict[tuple[str, str], dict[str, Any]]:
@@ -101,7 +109,9 @@ def write() -> None:
         python=platform.python_version(),
         torch=torch.__version__.split("+")[0],
     )
-    TABLE.write_text(header + "".join(tables) + FOOTER)
+    shown = {name for _, name in measured}
+    reasons = [reason for name, reason in REASONS.items() if name in shown]
+    TABLE.write_text("".join([header, *tables, FOOTER, *reasons]))
 
 
 def line(row: dict[str, Any]) -> str:
