@@ -126,6 +126,8 @@ class Labels(NamedTuple):
         loose: Dimensions along which one value was expanded to whatever size the neighbours have.
         heads: From the first product of an attention until its heads are put side by side again: the variables of the
             channels that the last product summed over (no entries if it summed over none).
+        picked: The layers of a tensor that is one channel as a whole, which was picked by its position: that channel is
+            kept as soon as an operation reads it (code may ask for the tensor's shape alone).
     """
 
     layers: tuple[Layer, ...] = ()
@@ -134,6 +136,7 @@ class Labels(NamedTuple):
     fixed: bool = False
     loose: frozenset[int] = frozenset()
     heads: Channels | None = None
+    picked: tuple[Layer, ...] = ()
 
 
 def same_layers(some: Sequence[Layer], others: Sequence[Layer]) -> bool:

@@ -43,6 +43,7 @@ class Leaf:
 
     uniform, weight, heads = False, True, None
     loose: frozenset[int] = frozenset()
+    picked: tuple[Layer, ...] = ()
 
     def __init__(self, tensor: Tensor, inside: bool, variables: Variables) -> None:
         self.shape, self._variables = tensor.shape, variables

@@ -231,6 +231,7 @@ def run_calls(
             output = modules[call.module](*args, **kwargs)
         for tensor in tensors_in(output):
             outputs.append(tensor)
-            for layer in tracer.labels(tensor).layers:
+            labels = tracer.labels(tensor)
+            for layer in (*labels.layers, *labels.picked):
                 tracer.variables.pin(layer.entries)
     return outputs

@@ -242,8 +242,10 @@ class Tracer(OperationMode):
                 if not labels.met:
                     labels.met = True
                     self.met.append(labels)
-            elif labels.layers:
-                carries = True
+                continue
+            for layer in labels.picked:
+                self.variables.pin(layer.entries)
+            carries = carries or bool(labels.layers)
         return carries
 
     def _takes_sizes(self, tensors: Sequence[Tensor]) -> bool:

@@ -92,6 +92,20 @@ class Up(nn.Module):
         return self.conv(nn.functional.interpolate(x, scale_factor=2))
 
 
+class Positions(nn.Module):
+    """Learned positions, as many as there are words: their number is read off one channel of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(20, 16), nn.Embedding(9, 16)
+        self.body, self.head = nn.Sequential(nn.Linear(16, 20), nn.ReLU(), nn.Linear(20, 16)), nn.Linear(16, 3)
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = self.words(words)
+        x = x + self.places(torch.arange(x[:, :, -1].shape[1], device=x.device))
+        return self.head(x + self.body(x))
+
+
 class Unpooled(nn.Module):
     """Maxima return to where they came from."""
 

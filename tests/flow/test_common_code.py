@@ -29,6 +29,7 @@ from tests.flow.common_code import (
     Messages,
     PackedLSTM,
     PerSample,
+    Positions,
     Reversed,
     SpatialTransformer,
     Spectral,
@@ -136,3 +137,9 @@ def test_numbers_that_equal_a_width_stay() -> None:
     network = Trained()
     slim: Any = ke.extract_slim(network, ke.draw_mask(network, "kels", rate=0.5, example_input=IMAGE))
     assert (slim.width, slim.batch_size, slim.num_classes, slim.epochs, slim.groups, slim.rounds) == (8, *[16] * 4, 8)
+
+
+def test_a_channel_that_is_asked_for_its_shape_alone_is_not_kept() -> None:
+    network = Positions()
+    slim: Any = ke.extract_slim(network, ke.draw_mask(network, "kels", 0.5, torch.arange(10).view(2, 5)))
+    assert (slim.words.embedding_dim, slim.places.embedding_dim) == (8, 8)

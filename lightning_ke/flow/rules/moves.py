@@ -222,10 +222,13 @@ def _kept_whole(op: Operation, labels: Labels | Leaf) -> Labels:
 
 
 def _label(op: Operation, output: Tensor, layers: Sequence[Layer], heads: Channels | None, sized: bool = True) -> None:
-    kept = _without_single(op, layers)
+    kept = [layer for layer in layers if layer.size > 1]
     if sized:
         op.tracer.size(output, kept)
     op.label(output, kept, like=[op.args[0]], heads=heads)
+    if len(kept) < len(layers):
+        picked = tuple([layer for layer in layers if layer.size == 1])
+        op.tracer.label(output, replaced(op.labels(output), picked=picked))
 
 
 def _without_single(op: Operation, layers: Sequence[Layer]) -> list[Layer]:
