@@ -149,7 +149,7 @@ def randomise(network: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in naming.named_parameters(network):
-            if parameter.dim() > 1 and parameter[0].numel() > 1:
+            if parameter.dim() > 1 and parameter.numel() > len(parameter):
                 parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
             elif name.endswith("bias"):
                 parameter.uniform_(1, 2, generator=generator)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.flow.medical_code import Detecting, FilledUp, Reconstructing, SideBySide
+from tests.flow.medical_code import Detecting, FilledUp, NoFindings, Reconstructing, SideBySide
 from tests.flow.networks import proved_shares
 
 IMAGE = torch.zeros(2, 3, 8, 8)
@@ -19,6 +19,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]] = {
     "layers side by side, added to what was before": (SideBySide, (IMAGE,)),
     "no detection": (Detecting, (IMAGE,)),
     "channels filled up to a width in the code": (FilledUp, (IMAGE,)),
+    "a head without outputs": (NoFindings, (IMAGE,)),
 }
 
 
