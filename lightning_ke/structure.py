@@ -60,7 +60,7 @@ class Structure:
         attributes: Numbers that the slim network's modules hold (``groups``, ``num_heads``, ...): module name, then
             attribute name, then the slim value.
         unreached: Canonical names of parameters that no run of the network reached; they are wholly fit.
-        train_only: Canonical names of parameters that the network reaches in train mode only (auxiliary heads).
+        train_only: Canonical names of parameters that have a say in train mode only (auxiliary heads).
         rate: The rate that was solved for where a share of the operations was asked for, else None.
         ops: The share of the dense network's operations that the slim network needs, where it was asked for.
     """

@@ -243,10 +243,20 @@ class Operation:
             right: The other factor.
             right_dim: Its dimension.
         """
+        self.take_in(self.channels(left, left_dim))
         # One value everywhere (an initial hidden state) takes whatever size the other side has.
         one, other = self.labels(left), self.labels(right)
         if not (one.uniform or other.uniform or left_dim in one.loose or right_dim in other.loose):
             self.meet(self.channels(left, left_dim), self.channels(right, right_dim))
+
+    def take_in(self, variables: Channels | None) -> None:
+        """Note that channels are summed over: something is made of them.
+
+        Args:
+            variables: Their variables, of shape (number of channels,), or None if they are always kept.
+        """
+        if variables is not None:
+            self.tracer.taken_in.append(variables)
 
     def read(self, tensor: Tensor | None, lies_on: Mapping[int, Channels | None]) -> None:
         """Let dimensions of a parameter or buffer share the fate of channels that were made before.

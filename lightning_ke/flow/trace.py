@@ -19,6 +19,7 @@ from lightning_ke.flow.leaves import Leaf, label_leaves
 from lightning_ke.flow.registry import FlowError
 from lightning_ke.flow.rules.attention import stuck_heads
 from lightning_ke.flow.running import running_modules, train_whole
+from lightning_ke.flow.silent import lead_nowhere, silent_parameters
 from lightning_ke.flow.sites import Groups, Size
 from lightning_ke.flow.tracer import Tracer
 from lightning_ke.flow.variables import Channels, Variables
@@ -45,7 +46,7 @@ class Trace:
         companions: Variables of added parameters, and of what they were added to.
         scalars: Multiplications by a number: operator, number, layers of the result.
         unreached: Canonical names of parameters that no run reached.
-        train_only: Canonical names of parameters that train mode alone reached.
+        train_only: Canonical names of parameters that train mode alone reached or let have a say.
         whole_heads: The heads of attentions that keep or drop whole ones: module, a variable of each head.
         stuck_heads: Canonical names of the attentions of whose heads channels are fixed.
         stuck_images: Canonical names of the modules that make images of vectors, followed as if they made heads.
@@ -178,9 +179,11 @@ def _trace(
     run_calls(tracer, modules, calls, convert)
     scalars = list(tracer.scalars)
     unreached = [name for name in parameters if not leaves[name].met]
+    silent = silent_parameters(model, calls, convert, train=False) if lead_nowhere(tracer) else frozenset()
+    silent = silent.difference(unreached)
     train_only: tuple[str, ...] = ()
-    if unreached:
-        # Auxiliary heads and the noise of weights run in train mode only.
+    if unreached or silent:
+        # Auxiliary heads and the noise of weights run, or are heard of, in train mode only.
         train_whole(network)
         before = tracer.mark()
         try:
@@ -190,6 +193,8 @@ def _trace(
         else:
             train_only = tuple([name for name in unreached if leaves[name].met])
             unreached = [name for name in unreached if not leaves[name].met]
+            if silent:
+                train_only += tuple(sorted(silent - silent_parameters(model, calls, convert, train=True)))
     return Trace(
         tracer.variables,
         {name: leaf.shape for name, leaf in leaves.items()},

@@ -69,6 +69,8 @@ class Tracer(OperationMode):
         self.producers: list[Channels] = []
         #: For each producer, by its first variable: its last one, and the variables that it was computed from.
         self.sources: dict[int, tuple[int, Channels | None]] = {}
+        #: Channels that were summed over.
+        self.taken_in: list[Channels] = []
         self.groups: list[Groups] = []
         self.sizes: list[Size] = []
         self.pieces: list[Layer] = []

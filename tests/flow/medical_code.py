@@ -92,3 +92,19 @@ class NoFindings(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.stem(x).relu()
         return self.head(x), self.findings(x.mean((2, 3)))
+
+
+class DeeplySupervised(nn.Module):
+    """Heads in the middle are always asked, but what they say is returned in train mode only, on top of the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 24, 3, 2, 1)
+        self.back, self.head = nn.ConvTranspose2d(24, 16, 2, 2), nn.Conv2d(16, 6, 1)
+        self.supervision = nn.Conv2d(24, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = self.body(self.stem(x).relu()).relu()
+        middle = self.supervision(small)
+        y = self.head(self.back(small).relu())
+        return torch.stack([y, nn.functional.interpolate(middle, y.shape[2:])], 1) if self.training else y

@@ -27,6 +27,7 @@ def _convolution(op: Operation) -> None:
     beside = _beside(op, labels.layers)
     op.see_image(labels.layers)
     entering = op.along(labels.layers, 1)
+    op.take_in(entering)
     lies_on: dict[int, Channels | None] = dict.fromkeys(range(2, weight.dim()))  # no position of a kernel is dropped
     if groups == 1 and not labels.uniform and 1 not in labels.loose:
         lies_on[in_dim] = entering
