@@ -81,7 +81,7 @@ _ABLATIONS = [
 PLANS = {
     "pilot": Plan("Pilot: does evolving pay at equal length?", PILOT),
     "losses": Plan(
-        "The study: splits, losses and every control",
+        "Splits and losses",
         [
             *PILOT,
             *("pruned", "distilled", "wels-5", "random-5", "ke-reestimated"),
