@@ -32,7 +32,7 @@ def run_loggers(config: DictConfig) -> Iterator[list[Logger]]:
         for node in members(config, "logger").values():
             logger: Logger = build(node)
             if is_first_process():  # the one that writes; of several that begin together one would come too late
-                set_rowsaside_of(logger)
+                set_rows_aside(logger)
             logger.log_hyperparams(plain(config))
             loggers.append(logger)  # not before: one that cannot begin cannot be closed either
         yield loggers
@@ -63,7 +63,7 @@ def close(loggers: Iterable[Any]) -> None:
 # it, is put aside, too.
 
 
-def set_rowsaside_of(logger: Logger) -> None:
+def set_rows_aside(logger: Logger) -> None:
     """Save the rows of an earlier part of this run from being deleted, and its configuration from being overwritten.
 
     Args:
